@@ -37,6 +37,7 @@ from orthogan.evaluation.metric import (
     Metric,
     Score,
     Stream,
+    TooFewImages,
     find_metrics,
     names_scorecard,
 )
@@ -176,7 +177,7 @@ def evaluate(
             weights=weights,
             precision=precision,
             save_reference_to=save_reference_to,
-            download=not scorecard,
+            lenient=scorecard,
         )
     except Incomplete as error:
         if not scorecard or not error.results:
@@ -252,21 +253,21 @@ def measure(
     weights: str | Path | None = None,
     precision: str = "fp32",
     save_reference_to: str | Path | None = None,
-    download: bool = True,
+    lenient: bool = False,
 ) -> MetricResults:
     """Compute the results of ``metrics``, in order; one pass over the images serves all metrics of an extractor.
 
-    Arguments as in ``evaluate``. All checks are made before the first image is drawn. ``download``: whether weights of
-    the extractors of individual metrics may be downloaded.
+    Arguments as in ``evaluate``. All checks are made before the first image is drawn. ``lenient``: leave out a metric
+    that needs more images, or an extractor of its own whose weights would have to be downloaded.
 
     Raises:
         Incomplete: some metrics could not be computed; it holds the results of the others.
-        UserError: none could be computed, all for the same reason.
+        UserError: a metric needs more images, or none could be computed, all for the same reason.
     """
     found: dict[str, Sequence[MetricResult]] = {}
     refused: dict[str, UserError] = {}
     formats = resolve_precision(precision, inputs.device)
-    nets = _ready(metrics, inputs, refused, extractor, weights, formats, download)
+    nets = _ready(metrics, inputs, refused, extractor, weights, formats, lenient)
     for own in dict.fromkeys(metric.extractor for metric in metrics):
         looking = [m for m in metrics if m.extractor == own and m.needs & OF_IMAGES and m.name not in refused]
         with _noted(refused, *looking):
@@ -314,12 +315,16 @@ def _ready(
     extractor: str,
     weights: str | Path | None,
     formats: Precision,
-    download: bool = True,
+    lenient: bool = False,
 ) -> dict[str, tuple[Extractor, int]]:
     """Load the extractors and the length of their features by ``Metric.extractor``: what may fail comes first."""
     for metric in metrics:
         with _noted(refused, metric, alike=True):
             metric.check(inputs)
+    few = dict.fromkeys(str(error) for error in refused.values() if isinstance(error, TooFewImages))
+    if few and not lenient:
+        raise TooFewImages("\n".join(few))
+    for metric in metrics:
         if metric.name not in refused:
             with _noted(refused, metric):
                 metric.prepare(inputs)
@@ -334,7 +339,7 @@ def _ready(
     nets = {}
     for own, looking in groups.items():
         with _noted(refused, *looking):
-            if own and not download and (error := EXTRACTORS.get(own).missing()) is not None:
+            if own and lenient and (error := EXTRACTORS.get(own).missing()) is not None:
                 raise error
             given = weights if own == "" or "" not in groups else None
             net = load_extractor(

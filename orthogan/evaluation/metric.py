@@ -59,6 +59,10 @@ T = TypeVar("T")
 Kind = TypeVar("Kind", bound="type[Metric]")
 
 
+class TooFewImages(UserError):
+    """A metric needs more images than the arguments give it, which is known before the first one is drawn."""
+
+
 @dataclass(frozen=True)
 class Score:
     """A number, its spread if any, its parts, and every choice that makes it a different metric.
@@ -208,7 +212,7 @@ class Metric:
             world, fewest = rank_and_world()[1], self.fewest(inputs)
             if fewest < max(2, world):
                 needed = "a covariance needs at least 2" if world <= 2 else f"each of {world} processes needs one"
-                raise UserError(f"samples: {fewest} images: {needed}")
+                raise TooFewImages(f"samples: {fewest} images: {needed}")
 
     def titled(self, extractor: str, variant: str) -> str:
         """Return the label of a result: ``FID``, ``FD[efficientnet-lite0]``, ``name[variant]``."""

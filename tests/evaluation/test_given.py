@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from orthogan.data import ArraySource
 from orthogan.errors import UserError
-from orthogan.evaluation import Incomplete, evaluate
+from orthogan.evaluation import METRICS, Incomplete, evaluate
 from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.images import generate_images
 from orthogan.evaluation.metric import find_metrics
@@ -181,7 +181,6 @@ ALL = ["fid", "isc", "kid", "prc", "pixel_path_length", "ppl_nog"]
 @pytest.mark.parametrize(
     ("options", "refused"),
     [
-        ({}, {"kid": "kid-subset-size 24", "ppl_nog": "no subspaces"}),
         ({"kid_subset_size": 10}, {"ppl_nog": "no subspaces"}),
         ({"extractor": EXTRACTOR, "kid_subset_size": 10}, {"isc": "is not a classifier", "ppl_nog": "no subspaces"}),
         ({"truncation": 0.7, "kid_subset_size": 10}, {"pixel_path_length": "untruncated", "ppl_nog": "untruncated"}),
@@ -190,7 +189,6 @@ ALL = ["fid", "isc", "kid", "prc", "pixel_path_length", "ppl_nog"]
             {"fid": "a reference", "kid": "a reference", "prc": "a reference", "ppl_nog": "subspaces"},
         ),
         ({"subject": IMAGES, "kid_subset_size": 10}, {"pixel_path_length": "a generator", "ppl_nog": "a generator"}),
-        ({"samples": 9, "kid_subset_size": 9}, {"isc": "over 10 splits", "ppl_nog": "no subspaces"}),
     ],
 )
 def test_a_metric_that_cannot_be_computed_leaves_the_others(options: dict[str, Any], refused: dict[str, str]) -> None:
@@ -204,8 +202,38 @@ def test_a_metric_that_cannot_be_computed_leaves_the_others(options: dict[str, A
         assert line.startswith(f"{metric} could not be computed: ")
         assert said in line
     for result in caught.value.results:
-        (alone,) = evaluate(**given, metrics=[result.metric], progress=False)
+        one = given if METRICS.get(result.metric).compares else given | {"reference": None}
+        (alone,) = evaluate(**one, metrics=[result.metric], progress=False)
         assert alone.value == pytest.approx(result.value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "said"),
+    [
+        (1, {"kid_subset_size": 2}, ["covariance needs at least 2"]),
+        (3, {"kid_subset_size": 2}, ["isc needs at least 10", "precision and recall", "density", "fid_infinity", "ct"]),
+        (9, {"kid_subset_size": 9}, ["isc needs at least 10 generated images", "fid_infinity", "ct needs at least"]),
+        (24, {}, ["kid: draws subsets of 1000", "--kid-subset-size 24"]),
+    ],
+)
+def test_too_few_images_for_one_metric_are_refused_before_any_is_drawn(
+    samples: int, options: dict[str, Any], said: list[str]
+) -> None:
+    drawn = []
+
+    class Drawn(Patches):
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            drawn.append(len(z))
+            return super().forward(z, y)
+
+    metrics = ["fid", "isc", "kid", "prc", "density_coverage", "fid_infinity", "ct"]
+    given: dict[str, Any] = {"reference": IMAGES, "held_out": IMAGES, "extractor": CLASSIFYING, "progress": False}
+    with pytest.raises(UserError) as caught:
+        evaluate(Drawn(), metrics=metrics, samples=samples, **given, **options)
+    assert not isinstance(caught.value, Incomplete)
+    assert not drawn
+    for words in said:
+        assert words in str(caught.value)
 
 
 def test_an_overflow_is_no_number(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.neighbors import nearest
-from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.evaluation.metric import Inputs, Metric, Score, TooFewImages, register
 
 COMPONENTS, CELLS, FEWEST = 64, 3, 20  # of dgm-eval: principal components, cells, generated images per cell
 
@@ -33,9 +33,9 @@ class DataCopying(Metric):
         super().check(inputs)
         counts = (inputs.samples or 0, inputs.reference_samples or 0, len(inputs.held_out))
         if min(counts) < 2 * FEWEST:
-            raise UserError(
-                f"metrics: ct needs at least {2 * FEWEST} generated, training and held-out images, not "
-                f"{', '.join(map(str, counts))}"
+            raise TooFewImages(
+                f"samples: ct needs at least {2 * FEWEST} generated, training and held-out images, not "
+                f"{', '.join(map(str, counts))}; use more images"
             )
 
     def compute(self, inputs: Inputs) -> Score:

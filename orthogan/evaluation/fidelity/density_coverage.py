@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.neighbors import chunk_of, float64_distances, radii
 from orthogan.evaluation.fidelity.statistics import float64_place
-from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.evaluation.metric import Inputs, Metric, Score, TooFewImages, register
 
 NEIGHBORS = 5  # as in the paper
 
@@ -27,7 +26,7 @@ class DensityCoverage(Metric):
         """Check that there are enough real images for five neighbors."""
         super().check(inputs)
         if self.fewest(inputs) <= NEIGHBORS:
-            raise UserError(
+            raise TooFewImages(
                 f"samples: density and coverage need more than {NEIGHBORS} images per side, not {self.fewest(inputs)}"
             )
 

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.frechet import factor
 from orthogan.evaluation.fidelity.statistics import Gaussian, float64_place
-from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.evaluation.metric import Inputs, Metric, Score, TooFewImages, register
 from orthogan.rng import derive
 
 FEWEST, POINTS = 5000, 15  # as in the authors' code
@@ -30,7 +29,9 @@ class FIDInfinity(Metric):
         """Check that there are enough images for a line."""
         super().check(inputs)
         if (inputs.samples or 0) < SMALLEST:
-            raise UserError(f"samples: fid_infinity needs at least {SMALLEST} generated images, not {inputs.samples}")
+            raise TooFewImages(
+                f"samples: fid_infinity needs at least {SMALLEST} generated images, not {inputs.samples}"
+            )
 
     def rows(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
         """Return all generated images; of the real images, only the statistics are needed."""

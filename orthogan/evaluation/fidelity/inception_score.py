@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from orthogan.distributed import gather
-from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.statistics import float64_place
-from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.evaluation.metric import Inputs, Metric, Score, TooFewImages, register
 
 SPLITS = 10
 SHUFFLE_SEED = 2020  # torch-fidelity's
@@ -43,7 +42,7 @@ class InceptionScoreMetric(Metric):
 def check_inception_score(images: int) -> None:
     """Raise UserError if there are too few ``images`` to split."""
     if images < SPLITS:
-        raise UserError(f"samples: {images} images are too few for an Inception Score over {SPLITS} splits")
+        raise TooFewImages(f"samples: isc needs at least {SPLITS} generated images, one per split, not {images}")
 
 
 class InceptionScore:

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from orthogan.errors import UserError
-from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.evaluation.metric import Inputs, Metric, Score, TooFewImages, register
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 SUBSET_SEED = 2020  # torch-fidelity's
@@ -53,7 +53,7 @@ def check_kernel_distance(images: int, size: int | None = None) -> None:
     if size < 2:
         raise UserError(f"kid: the subset size is {size}; it must be at least 2")
     if images < size:
-        raise UserError(
+        raise TooFewImages(
             f"kid: draws subsets of {size} images from each side, as published, but one side has only {images}; use "
             f"more images, or choose smaller subsets with --kid-subset-size {max(2, images)} (in a config "
             "evaluation.kid_subset_size, in Python kid_subset_size=); KIDs with different subset sizes are not "

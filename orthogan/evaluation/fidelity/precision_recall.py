@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.neighbors import chunk_of, radii
-from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.evaluation.metric import Inputs, Metric, Score, TooFewImages, register
 
 NEIGHBOURHOOD = 3
 
@@ -38,7 +37,9 @@ class PrecisionRecall(Metric):
 def check_precision_recall(images: int) -> None:
     """Raise UserError if ``images``, the smaller number of the two sides, is too few for a third neighbor."""
     if images <= NEIGHBOURHOOD:
-        raise UserError(f"samples: precision and recall need more than {NEIGHBOURHOOD} images per side, not {images}")
+        raise TooFewImages(
+            f"samples: precision and recall need more than {NEIGHBOURHOOD} images per side, not {images}"
+        )
 
 
 def precision_recall(
