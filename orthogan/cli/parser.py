@@ -20,6 +20,8 @@ from orthogan.errors import UserError
 from orthogan.io.read import in_home
 from orthogan.registry import did_you_mean
 
+MOST_NAMED = 2  # commands with an option, beyond which a message does not list them
+
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; ends the process with a message if it is invalid.
@@ -99,12 +101,19 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             unknown = [word.split("=")[0] for word in message.split() if word.startswith("--")]
             hint = next((hint for word in unknown if (hint := did_you_mean(word, known))), "")
+            hint = hint or next((hint for word in unknown if (hint := _elsewhere(word))), "")
             if not hint and unknown and "overrides" in {action.dest for action in self._actions}:
                 hint = "; to set a key of the config write key=value, for example out=runs/mine"
             message += hint
         if (wrong := re.search(r"COMMAND: invalid choice: '([^']*)'", message)) is not None:
             message += did_you_mean(wrong[1], commands())
         super().error(message)
+
+
+def _elsewhere(option: str) -> str:
+    """Return which one or two other commands have this option, or nothing."""
+    names = [f"orthogan {name}" for name, parser in parsers().items() if option in parser._option_string_actions]
+    return f"; {option} is an option of {' and '.join(names)} only" if 0 < len(names) <= MOST_NAMED else ""
 
 
 @cache

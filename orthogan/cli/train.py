@@ -48,11 +48,16 @@ def run(arguments: Namespace) -> None:
     options = {"allow_config_change": arguments.allow_config_change, "trust": arguments.trust}
     if arguments.dry_run:
         for name, value in training.dry_run(settings, **options).items():
-            print(f"{name:>16}: {value:,}" if isinstance(value, int) else f"{name:>16}: {value}")
+            print(f"{name:>16}: {_short(value)}")
         return
     folder = training.train(settings, **options)
     if PartialState().is_main_process:
         _report(folder, settings)
+
+
+def _short(value: object) -> str:
+    """Return a fact of the dry run with separators of thousands, or four digits of a loss."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _report(run: Path, settings: Config) -> None:
@@ -68,8 +73,9 @@ def _report(run: Path, settings: Config) -> None:
     scores = own_scores(run / METRICS, settings.training.steps)
     if scores := [(step, score) for step, score in scores if score.metric == settings.evaluation.best]:
         form = ".2%" if settings.task == "classifier" else ".2f"
-        first, last = (f"{scores[i][1].value:{form}} (step {scores[i][0]})" for i in (0, -1))
-        print(f"{scores[-1][1].label}: {first} -> {last}")
+        ends = [scores[0], scores[-1]] if len(scores) > 1 else scores
+        values = (f"{score.value:{form}} (step {step})" for step, score in ends)
+        print(f"{scores[-1][1].label}: {' -> '.join(values)}")
     again, trust = shell_word(run), " --trust" if code_in(settings) else ""
     if settings.task == "classifier":
         best = checkpoint.best_checkpoint(run)

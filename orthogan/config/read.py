@@ -80,10 +80,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise UserError(f"{printable(path)}: this is a folder; {advice}") from None
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
-        known = [str(file) for file in path.parent.glob("*.yaml") if file.is_file()]
+        known = [str(file) for file in path.parent.glob("*.y*ml") if file.is_file()]
         folder = shipped_configs()
         known += [file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")]
-        hint = did_you_mean(str(path), known) or "; `orthogan config --list` shows those that ship"
+        longer = (path.with_name(path.name + suffix) for suffix in (".yaml", ".yml"))
+        same = next((f"; did you mean {printable(file)!r}?" for file in longer if file.is_file()), "")
+        hint = same or did_you_mean(str(path), known) or "; `orthogan config --list` shows those that ship"
         raise UserError(f"{printable(path)}: no such config file{hint}") from None
     tree = parse_yaml(text, path)
     if tree is None:

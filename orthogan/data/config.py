@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PlainSerializer, WrapValidator, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from orthogan.config.base import Fraction, KindOf, OpenSection, Options, Place, PositiveInt, Section
 from orthogan.data.source import DataRequest
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 def _size(value: Any, check: Callable[[Any], int]) -> Any:
     """Accept [height, width] too, each like the number of a square; two equal numbers are one."""
-    if not (isinstance(value, list | tuple) and len(value) == 2):
+    if not isinstance(value, int | float | list | tuple) or (isinstance(value, list | tuple) and len(value) != 2):
+        raise PydanticCustomError("size", "must be one number for squares, such as 64, or [height, width]")
+    if not isinstance(value, list | tuple):
         return check(value)
     height, width = map(check, value)
     return as_resolution(height, width)

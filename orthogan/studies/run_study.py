@@ -208,7 +208,7 @@ def report(
 def _overlays(study: Study, panel: Table, root: Path) -> list[tuple[str, Path]]:
     """Return (caption, file) of the pictures of all methods of a setting, for the first measured seed."""
     seeds = [entry.seed for entry in panel.entries if entry.status == "done"]
-    if not seeds:
+    if not seeds or not study.overlays:
         return []
     runs = {row: e.folder for row in panel.rows for e in panel.of(row, "done") if e.seed == min(seeds)}
     with disk_errors(root / OVERLAYS):
@@ -250,7 +250,8 @@ def _scale(study: Study, name: str) -> ScaleName:
     for known in SCALES:
         if known == name and known in study.scales:
             return known
-    raise UserError(f"--scale {name}: {study.name} has {', '.join(study.scales)}")
+    known = ", ".join(study.scales)
+    raise UserError(f"--scale {name}: the study {study.name} has no such scale; choose one of {known}")
 
 
 def check_data(configs: Iterable[Config]) -> None:

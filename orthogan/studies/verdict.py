@@ -115,7 +115,7 @@ def decide(claim: Claim, findings: Sequence[Finding]) -> Verdict:
 def power_note(seeds: int, claims: Sequence[Claim], settings: int) -> str:
     """Return what a study with ``seeds`` runs per method can find, in words, before its runs are made."""
     if seeds < 2:
-        return f"power: n = {seeds} decides nothing; intervals need at least 2 seeds"
+        return "power: one seed decides no claim; intervals need --seeds 2 or more"
     most = max((_comparisons(claim, settings) for claim in claims), default=1)
     alone, corrected = (detectable(seeds, alpha=(1 - CONFIDENCE) / m, power=POWER) for m in (1, most))
     text = (

@@ -367,6 +367,10 @@ def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) ->
         (["sample", "x", "--clases", "1"], "did you mean '--classes'?"),
         (["traverse", "x", "--rca"], "unrecognized arguments: --rca"),
         (["discover", "x", "--dims", "1"], "unrecognized arguments: --dims"),
+        (["sweep", "demo", "--dry-run"], "--dry-run is an option of orthogan train only"),
+        (["study", "opt", "--dry-run"], "--dry-run is an option of orthogan train only"),
+        (["train", "demo", "--jobs", "2"], "--jobs is an option of orthogan study and orthogan sweep only"),
+        (["sample", "x", "--dry-run"], "--dry-run is an option of orthogan train only"),
         (["spectrum", "x", "--seeds", "1"], "unrecognized arguments: --seeds"),
     ],
 )

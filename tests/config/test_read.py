@@ -39,3 +39,11 @@ def test_a_mistyped_name_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no such config file; did you mean 'sprites/srngan'"):
         load_config("sprites/srngann")
+    (tmp_path / "c.yml").touch()
+    with pytest.raises(UserError, match=r"c: no such config file; did you mean 'c\.yml'"):
+        load_config("c")
+    with pytest.raises(UserError, match=r"c\.yaml: no such config file; did you mean 'c\.yml'"):
+        load_config("c.yaml")
+    (tmp_path / "a b.yaml").touch()
+    with pytest.raises(UserError, match=r"a b\.yaml"):
+        load_config(tmp_path / "a b")

@@ -268,6 +268,12 @@ def test_impossible_pairs_are_refused() -> None:
         load_config(None, ["data.source=sprites", "data.resolution=48"])
 
 
+@pytest.mark.parametrize("value", ["[64]", "[]", "[64,96,3]", "64x96", "null", "{height: 64}"])
+def test_a_size_that_is_neither_a_number_nor_a_pair_says_both_forms(value: str) -> None:
+    with pytest.raises(UserError, match=r"data\.resolution is .*: must be one number.*\[height, width\]"):
+        load_config(None, [f"data.resolution={value}"])
+
+
 def test_errors_name_the_file_that_set_the_key(tmp_path: Path) -> None:
     write(tmp_path / "ground.yaml", "training: {steps: none}\n")
     top = write(tmp_path / "top.yaml", "base: ground.yaml\nseed: 2\n")

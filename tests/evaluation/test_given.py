@@ -202,7 +202,7 @@ def test_a_metric_that_cannot_be_computed_leaves_the_others(options: dict[str, A
         assert line.startswith(f"{metric} could not be computed: ")
         assert said in line
     for result in caught.value.results:
-        one = given if METRICS.get(result.metric).compares else given | {"reference": None}
+        one: dict[str, Any] = given if METRICS.get(result.metric).compares else given | {"reference": None}
         (alone,) = evaluate(**one, metrics=[result.metric], progress=False)
         assert alone.value == pytest.approx(result.value, rel=1e-9)
 

@@ -180,7 +180,7 @@ def test_unlike_protocols_within_a_column_are_refused_by_the_key(tmp_path: Path,
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"scale": "huge"}, "--scale huge: stub has smoke, cpu"),
+        ({"scale": "huge"}, "--scale huge: the study stub has no such scale; choose one of smoke, cpu"),
         ({"overrides": ["data.source=folder", "data.path=/no/where"]}, "data.path: /no/where does not exist"),
         ({"overrides": ["training.stepz=1"]}, "unknown key 'training.stepz'"),
     ],

@@ -175,4 +175,4 @@ def test_the_power_is_said_beforehand() -> None:
     text = power_note(5, [claim], settings=2)
     assert f"difference of {detectable(5):.2g} standard deviations" in text
     assert f"one of 3 comparisons of a claim, {detectable(5, alpha=0.05 / 3):.2g}" in text
-    assert "decides nothing" in power_note(1, [claim], settings=2)
+    assert "one seed decides no claim" in power_note(1, [claim], settings=2)

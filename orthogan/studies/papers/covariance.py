@@ -33,7 +33,7 @@ LARGEST, NORM = "log10 lambda_max, median", "norm of the layer before, final"
 FAILED, FAILURES = "decompositions that failed", "failures.txt"
 TREATMENTS = ("sn", "ol", "ow", "nog", "olr", "nog+sn", "nog+ol", "nog+ow", "nog+olr", "ow+olr", "nog+ow+olr")
 WORDS = {
-    "sn": "spectral normalisation",
+    "sn": "spectral normalization",
     "ol": f"orthogonality loss, {OL_WEIGHT:g} ||Gram - I||^2",
     "ow": "orthogonal weight (skew orthogonal convolution)",
     "nog": "nearest orthogonal gradient",

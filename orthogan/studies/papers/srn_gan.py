@@ -28,7 +28,7 @@ def _srn(c: float) -> Method:
 
 
 METHODS = {
-    "sn": Method({"model.discriminator.norm.kind": "spectral"}, "spectral normalisation of D (Miyato et al. 2018)"),
+    "sn": Method({"model.discriminator.norm.kind": "spectral"}, "spectral normalization of D (Miyato et al. 2018)"),
     "srn-90": _srn(0.9),
     "srn-70": _srn(0.7),
     "srn-50": _srn(0.5),
@@ -49,7 +49,7 @@ METHODS = {
             "model.discriminator.norm.kind": "none",
             "model.discriminator.penalties": [{"kind": "soft_orthogonality", "weight": 1e-2}],
         },
-        "no normalisation; 0.01 |Gram - I|_F^2 of every layer of D; the weight is ours, the paper's was not found",
+        "no normalization; 0.01 |Gram - I|_F^2 of every layer of D; the weight is ours, the paper's was not found",
     ),
 }
 # SN-GAN as its authors' code trains it, and the reduced version in configs/recipes/cpu.yaml
@@ -135,10 +135,10 @@ def _both(name: str, keys: Mapping[str, object], note: str) -> dict[str, Setting
 
 STUDY = Study(
     name="srn-gan",
-    title="Stable rank normalisation of the discriminator",
+    title="Stable rank normalization of the discriminator",
     about=(
         "SN-GAN with the stable rank of every layer of its discriminator held at a share c of the possible (SRN), "
-        "against spectral normalisation alone, WGAN-GP and an orthogonality penalty. Everything else is equal, but "
+        "against spectral normalization alone, WGAN-GP and an orthogonality penalty. Everything else is equal, but "
         "for WGAN-GP, which has the nets of its own paper. A high c may never bind: look at the active share before "
         "a difference is put down to SRN. The generator that is scored is the averaged one. Distances carry the name "
         "of their extractor in the protocol; only Inception's is the FID that was published."

@@ -238,15 +238,15 @@ _DECIDE_SETTINGS = {
 
 STUDY = Study(
     name="srn-generalisation",
-    title="Stable rank normalisation and generalisation of classifiers",
+    title="Stable rank normalization and generalization of classifiers",
     about=(
-        "Classifiers without constraint, with spectral normalisation and with stable rank normalisation of their "
+        "Classifiers without constraint, with spectral normalization and with stable rank normalization of their "
         "convolutions (the classifying layer is free, as in the first author's later code). The gap is the test error "
         "less the training error. Random labels can only be memorized: a higher training error after the same number "
         "of steps means less memorization. The measures are of margins on training images, log10, smaller is "
         "simpler; how the figures of the paper are normalised is not known, so the products are given with the "
         "factors of batch norms and without. Batch norms undo the scale of a layer, so that under them spectral "
-        "normalisation changes little but the effective learning rate. Learning rates and schedule are ours: those of "
+        "normalization changes little but the effective learning rate. Learning rates and schedule are ours: those of "
         "the paper were not found."
     ),
     baseline="vanilla",
