@@ -153,6 +153,7 @@ class ImageScore(_Joined):
             for kind in {"rows", "logits"} & self.metric.needs:
                 self.add_state(f"{side}_{kind}", [], dist_reduce_fx="cat")
             self.add_state(f"{side}_labels", [], dist_reduce_fx="cat")
+            self.add_state(f"{side}_lowest", torch.tensor(torch.inf), dist_reduce_fx="min")  # value of the images
 
     @property
     def higher_is_better(self) -> bool | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -163,7 +164,8 @@ class ImageScore(_Joined):
         """Add images.
 
         Args:
-            images: (n, c, h, w), uint8 or floats in [-1, 1].
+            images: (n, c, h, w), uint8 or floats in [-1, 1]. ``compute`` refuses floats without any negative value,
+                which are in [0, 1] or [0, 255].
             real: whether they are real or generated.
             held_out: they are real, but the generator was not trained on them; for ct.
             labels: classes (n,), for class_fid.
@@ -174,6 +176,9 @@ class ImageScore(_Joined):
         side = "held_out" if held_out else "real" if real else "fake"
         self.extractor.net.to(self.device)
         pixels = torch.from_numpy(as_pixels(images)).to(self.device)
+        given = torch.as_tensor(images).detach()
+        lowest = given.amin().float() if given.is_floating_point() else torch.tensor(-1.0)
+        setattr(self, f"{side}_lowest", torch.minimum(getattr(self, f"{side}_lowest"), lowest.to(self.device)))
         features, logits = self.extractor(pixels)
         if not bool(features.isfinite().all()):
             raise UserError(f"{self.metric.name}: the features contain NaN or infinite values")
@@ -187,7 +192,17 @@ class ImageScore(_Joined):
             getattr(self, f"{side}_labels").append(labels.to(self.device))
 
     def compute(self) -> Tensor | dict[str, Tensor]:
-        """Return the value as a float64 scalar; with ``parts``, a dictionary."""
+        """Return the value as a float64 scalar; with ``parts``, a dictionary.
+
+        Raises:
+            UserError: there are too few images, or the images of one side are floats without a negative value.
+        """
+        for side in SIDES:
+            if 0 <= float(getattr(self, f"{side}_lowest")) < torch.inf:
+                raise UserError(
+                    f"{self.metric.name}: the {side.replace('_', '-')} images are floats without a negative value, but "
+                    "float images must be in [-1, 1]; if they are in [0, 1], pass 2 * x - 1 or uint8"
+                )
         with alone():  # torchmetrics has gathered the states already
             fakes, reals, unseen = (self._features(side) for side in SIDES)
             counts = [self._size(side) for side in SIDES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,31 @@ for name, share in (("fid", 0.5), ("fid", 1.0), ("kid_full", 0.5), ("kid_full", 
 @pytest.mark.slow
 def test_two_processes_are_one_also_if_one_of_them_has_nothing(tmp_path: Path) -> None:
     both_finish(TWO, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fid", "kid_full", "isc"])
+def test_floats_of_another_range_are_refused(name: str) -> None:
+    options = {"real": False} if name == "isc" else {"real": True}
+    extractor = "tests.fixtures.scored:Classifying" if name == "isc" else EXTRACTOR
+    for change in (lambda x: x / 255, lambda x: x):
+        metric = filled(ImageScore(name, extractor=extractor))
+        metric.reset()
+        for batch in np.array_split(FAKES, 3):
+            metric.update(torch.from_numpy(batch), real=not options["real"])
+            metric.update(change(torch.from_numpy(batch).float()), **options)
+        with pytest.raises(UserError, match=r"floats without a negative value, but float images must be in \[-1, 1\]"):
+            metric.compute()
+    metric.reset()
+    for batch in np.array_split(FAKES, 3):  # a batch may be without negative values
+        metric.update(torch.from_numpy(batch), real=not options["real"])
+        metric.update(torch.from_numpy(batch).float() / 127.5 - 1, **options)
+    metric.update(torch.ones(1, 3, 8, 8), **options)
+    metric.compute()
+
+
+def test_metrics_are_pickled_with_their_state() -> None:
+    for extractor in (EXTRACTOR, "efficientnet-lite0"):
+        metric = ImageScore("prdc", extractor=extractor)
+        metric.update(torch.from_numpy(FAKES[:12]), real=False)
+        metric.update(torch.from_numpy(REALS[:12]), real=True)
+        assert float(pickle.loads(pickle.dumps(metric)).compute()) == float(metric.compute())

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from orthogan.data import ArraySource, ImageSource, open_source
 from orthogan.drawing.grid import MOST_CHANNELS, to_uint8
 from orthogan.errors import UserError
-from orthogan.evaluation.finite import IMAGES, NotFinite
+from orthogan.evaluation.finite import IMAGES, Images, NotFinite, WrongRange
 from orthogan.evaluation.images import BLOCK, check_images, latents
 from orthogan.io.hashing import ContentHash
 from orthogan.models.generate import image_size, model_hash
@@ -25,6 +25,7 @@ from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.samples import Samples
 
 STATISTICS = (".safetensors", ".npz")
+ENOUGH = 64  # images that show the range of a generator
 ACCEPTED = (
     "an image source, a tensor or array (n, c, h, w), a Dataset, a DataLoader or another iterable of them, a generator"
 )
@@ -54,9 +55,10 @@ def as_source(given: Any, who: str, *, like: Any = None, samples: int | None = N
     if isinstance(given, Samples):
         given = given.images
     if isinstance(given, Tensor | np.ndarray):
-        return _in_memory([given], who, f"{who} {type(given).__name__.lower()}")
+        return _in_memory([given], who, f"{who} {type(given).__name__.lower()}", batches=True)
     if isinstance(given, Dataset | DataLoader) or (isinstance(given, Iterable) and not isinstance(given, dict)):
-        return _in_memory(_parts(given, who), who, f"{who} {type(given).__name__}")
+        batches = isinstance(given, DataLoader) and given.batch_size is not None
+        return _in_memory(_parts(given, who), who, f"{who} {type(given).__name__}", batches=batches)
     raise TypeError(f"evaluate: {who} must be {ACCEPTED}, or the path of a folder; not {type(given).__name__}")
 
 
@@ -74,6 +76,7 @@ class GeneratedSource(ImageSource):
         self.name = f"fakes of {type(net).__name__}"
         self.channels, self.resolution = image_size(net)
         self.net, self.count, self.seed = net, count, seed
+        self.watch, self.seen = Images(net), 0
 
     def __len__(self) -> int:
         return self.count
@@ -84,7 +87,7 @@ class GeneratedSource(ImageSource):
 
     @torch.no_grad()
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return images and labels; raises ``NotFinite`` for non-finite images."""
+        """Return images and labels; raises ``NotFinite`` or ``WrongRange`` for images that cannot be measured."""
         place = get_device(self.net)
         blocks = {
             int(block): latents(self.net, int(block) * BLOCK, (int(block) + 1) * BLOCK, self.seed)
@@ -97,6 +100,10 @@ class GeneratedSource(ImageSource):
         check_images(images, len(indices), self.name)
         if not bool(images.isfinite().all()):
             raise NotFinite(IMAGES)
+        self.watch.watch(images)
+        self.seen += len(images)
+        if self.seen >= min(self.count, ENOUGH) and (problem := self.watch.problem):
+            raise WrongRange(problem)
         return to_uint8(images).cpu().numpy(), np.zeros(len(indices), np.int64)
 
 
@@ -123,8 +130,9 @@ def _parts(given: Any, who: str) -> Iterator[Any]:
         yield part[0] if isinstance(part, tuple | list) and part else part
 
 
-def _in_memory(parts: Iterable[Any], who: str, name: str) -> ImageSource:
-    found = [_uint8(part, who) for part in parts]
+def _in_memory(parts: Iterable[Any], who: str, name: str, *, batches: bool) -> ImageSource:
+    """Convert images or batches of them to a source; ``batches``: no part can be a single image."""
+    found = [_uint8(part, who, batches=batches) for part in parts]
     if not found:
         raise UserError(f"evaluate: {who} contains no images")
     if any(float_min is not None for _, float_min in found) and min(m for _, m in found if m is not None) >= 0:
@@ -140,7 +148,7 @@ def _in_memory(parts: Iterable[Any], who: str, name: str) -> ImageSource:
     return ArraySource(name, np.concatenate([images for images, _ in found]))
 
 
-def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
+def _uint8(part: Any, who: str, *, batches: bool) -> tuple[np.ndarray, float | None]:
     """Convert an image or batch to uint8 (n, c, h, w); also returns the smallest value of floats."""
     if isinstance(part, Image.Image):
         part = np.array(part if part.mode in ("L", "RGB", "LA", "RGBA") else part.convert("RGB"))
@@ -152,6 +160,11 @@ def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
             raise UserError(f"evaluate: {who} has images of {part.dtype}; give uint8, or floats in [-1, 1]")
         part = np.ascontiguousarray(part)  # a flipped view has strides that no tensor can have
     images = torch.as_tensor(part).detach().to_dense().cpu()
+    if images.ndim == 3 and batches:
+        raise UserError(
+            f"evaluate: {who} has images of shape {tuple(images.shape)}, not (n, c, h, w); gray images need an axis of "
+            "one channel, such as x[:, None]"
+        )
     images = images[None] if images.ndim == 3 else images
     few = images.ndim == 4 and (images.shape[1] <= 4 or images.shape[1] < min(images.shape[2:]))
     if not few or images.shape[1] > MOST_CHANNELS or 0 in images.shape:

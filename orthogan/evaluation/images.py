@@ -13,7 +13,7 @@ from orthogan.data import ImageSource, permuted_index
 from orthogan.distributed import share_of_rank
 from orthogan.drawing.grid import MOST_CHANNELS, to_uint8
 from orthogan.errors import UserError
-from orthogan.evaluation.finite import IMAGES, Finite
+from orthogan.evaluation.finite import Images
 from orthogan.evaluation.precision import autocast
 from orthogan.models.generate import truncate
 from orthogan.models.label_table import classes_at
@@ -42,10 +42,11 @@ def generate_images(
     ``bf16``: draw under autocast.
 
     Raises:
-        UserError: the output is not an image, or, after the last batch, images of a process are not finite.
+        UserError: the output is not an image, or, after the last batch, images of a process are not finite or those of
+            all are not in [-1, 1] (``orthogan.evaluation.finite``).
     """
     first, last = share_of_rank(samples)
-    finite = Finite(IMAGES)
+    finite = Images(generator)
     labels = None
     if generator.num_classes:
         labels = class_order(generator, samples, seed)[first:last].to(device)

@@ -26,7 +26,7 @@ from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, load
 from orthogan.evaluation.fidelity.features import Features, Rows, extract
 from orthogan.evaluation.fidelity.frechet import check_length
 from orthogan.evaluation.fidelity.reference import Reference, reference_from_file, reference_of, save_reference
-from orthogan.evaluation.finite import NotFinite
+from orthogan.evaluation.finite import NoScore, NotFinite
 from orthogan.evaluation.given import as_source, reference_given
 from orthogan.evaluation.images import generate_images, real
 from orthogan.evaluation.metric import (
@@ -401,7 +401,7 @@ def _noted(refused: dict[str, UserError], *metrics: Metric, alike: bool = False)
     try:
         yield
     except UserError as error:
-        if not (alike or isinstance(error, NotFinite) or rank_and_world()[1] == 1):
+        if not (alike or isinstance(error, NoScore) or rank_and_world()[1] == 1):
             raise
         for metric in metrics:
             refused.setdefault(metric.name, error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import ASGD, Optimizer, Rprop
 
 from orthogan.arguments import checked
 from orthogan.gradients.rule import GRADIENT_RULES, GradientRule, Parameters
@@ -35,7 +35,8 @@ class OptimalLearningRate(GradientRule):
         form: form of ``orthogan.linalg.optimal_learning_rate``: "vector" as published, "matrix" the exact form.
 
     Raises:
-        ValueError: see ``GradientRule``; or the form is unknown.
+        ValueError: see ``GradientRule``; the form is unknown; or the step of the optimizer is not proportional to its
+            lr (Rprop and ASGD).
 
     Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
 
@@ -67,6 +68,12 @@ class OptimalLearningRate(GradientRule):
         self._pending: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         self._numbers: dict[str, Tensor] = {}  # eta*, cosine, steps that used eta*, steps
         super().__init__(optimizer, params, layers)
+        if isinstance(self.optimizer, Rprop | ASGD):
+            self.remove()
+            raise ValueError(
+                f"OptimalLearningRate: the step of {type(self.optimizer).__name__} is not proportional to its lr; use "
+                "an optimizer such as SGD or Adam"
+            )
 
     @classmethod
     def check(cls, config: Config, net: NetConfig, key: str) -> None:

@@ -10,7 +10,7 @@ from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation import MetricResult, append_jsonl
 from orthogan.evaluation.config import EvaluationConfig
-from orthogan.evaluation.finite import NotFinite
+from orthogan.evaluation.finite import NoScore
 from orthogan.io import checkpoint
 from orthogan.io.json_lines import DAMAGE
 from orthogan.progress import progress_bar
@@ -119,13 +119,14 @@ class Scoring:
     def score_now(self, step: int, log: RunLog) -> None:
         """Score ``step`` if it is due, unless that is done in the background.
 
-        Non-finite images or logits give only a warning instead of a score: training itself detects divergence.
+        Images or logits that cannot be measured give only a warning instead of a score: training itself detects
+        divergence.
         """
         if not self.is_made_now(step):
             return
         try:
             results = self.task.evaluate(step)
-        except NotFinite as error:
+        except NoScore as error:
             log.warn(step, [_refused(step, str(error))])
             return
         self._take(step, results, log)

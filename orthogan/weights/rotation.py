@@ -16,6 +16,7 @@ from orthogan.config.base import Decay, NotNegative, Positive, PositiveInt
 from orthogan.linalg import gram_residual, hyperspherical_energy, orthogonality_error, rotations
 from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.rng import generator
+from orthogan.weights.belonging import can_look
 from orthogan.weights.constraint import RULES, Constraint, register
 from orthogan.weights.matrix import MatrixView
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, Upkeep, list_constrained, unconstrained
@@ -50,6 +51,9 @@ SQUARE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+ORTHOGONAL = 1e-3  # largest entry of R R^T - I of a matrix that counts as orthogonal
+
+
 class Rotation(Constraint):
     """Parametrization W = W0 R^T with fixed rows of W0 (the neurons) and a learned orthogonal R on the fan-in.
 
@@ -61,6 +65,9 @@ class Rotation(Constraint):
     If the number of blocks does not divide the dimensions evenly, the first blocks have ``size`` dimensions and the
     last ``short`` blocks have one dimension less. All blocks have the same size in the parameter; the entries for the
     missing last dimension of a short block are ignored.
+
+    With method "ogd", the parameter is R itself, and an average of such parameters (a moving average, such as
+    ``AveragedModel``) is not orthogonal. In eval mode, the nearest orthogonal matrix is used instead.
 
     Source: Liu et al. 2021, arXiv:2004.04690.
 
@@ -121,7 +128,14 @@ class Rotation(Constraint):
             parameter = torch.where(self.fixed, self.initial().to(parameter.dtype), parameter)
         if self.method in COMPACT:
             return COMPACT[self.method](parameter, self.size)
-        return SQUARE[self.method](parameter)
+        found = SQUARE[self.method](parameter)
+        return self._nearest(found) if self.method == "ogd" and not self.training and not found.is_meta else found
+
+    def _nearest(self, rotation: Tensor) -> Tensor:
+        """Return ``rotation``, or the nearest orthogonal matrix if it is not orthogonal."""
+        if can_look(rotation) and float(gram_residual(rotation.detach()).abs().amax()) < ORTHOGONAL:
+            return rotation
+        return rotations.polar(rotation)
 
     def rotated(self, parameter: Tensor) -> Tensor:
         """Return W (rows, columns)."""

@@ -23,12 +23,13 @@ from orthogan.evaluation.critic.complexity import complexity
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.lipschitz import lipschitz
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
-from orthogan.evaluation.finite import FEATURES, IMAGES, LOGITS, Finite, NotFinite
+from orthogan.evaluation.finite import FEATURES, IMAGES, LOGITS, Finite, Images, NotFinite, WrongRange
 from orthogan.evaluation.robustness.accuracy import accuracy
 from orthogan.evaluation.robustness.corruptions import corruption_accuracy
+from orthogan.latent import Directions
 from orthogan.training import train
 from tests.fixtures.runs import tiny
-from tests.fixtures.scored import Patches, source
+from tests.fixtures.scored import EXTRACTOR, Patches, source
 
 OWN = "tests.evaluation.test_finite:"
 CLASSIFYING = "tests.fixtures.scored:Classifying"
@@ -251,3 +252,50 @@ def test_a_training_goes_on_without_the_score(tmp_path: Path) -> None:
     warnings = [json.loads(line).get("warning") for line in (run / "log.jsonl").read_text().splitlines()]
     assert [text for text in warnings if text] == [f"step {step} could not be scored: {FEATURES}" for step in (0, 3)]
     assert not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text()
+
+
+class Ranged(nn.Module):
+    """A generator of random images from ``low`` to ``high``."""
+
+    latent_dim, image_channels, resolution = 4, 3, 16
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.first = nn.Linear(4, 768)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (self.low + (self.high - self.low) * self.first(z).sigmoid()).view(-1, 3, 16, 16)
+
+
+REALS = source(24, seed=5)
+TWO = np.eye(2, 4)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda net: evaluate(net, REALS, samples=20, extractor=EXTRACTOR, progress=False),
+        lambda net: evaluate(REALS, net, samples=20, extractor=EXTRACTOR, progress=False),
+        lambda net: evaluate(net, metrics="isc", samples=20, extractor=CLASSIFYING, progress=False),
+        lambda net: neural_divergence(
+            net, REALS, recipe=Recipe(steps=2, batch_size=4, width=2), samples=8, progress=False
+        ),
+        lambda net: traversal_length(net, Directions(TWO, "own"), distance="pixel", samples=4, steps=3, progress=False),
+    ],
+)
+def test_generators_whose_images_are_not_between_minus_one_and_one_are_refused(measure: Any) -> None:
+    for low, high in ((0, 1), (0, 255), (0.2, 0.9)):
+        with pytest.raises(WrongRange, match=r"no negative value \(.*must return images in \[-1, 1\]"):
+            measure(Ranged(low, high))
+    measure(Ranged(-1, 1))
+
+
+def test_equal_images_and_networks_of_this_package_are_not_refused() -> None:
+    for net in (Ranged(0.5, 0.5), nn.Identity()):
+        watch = Images(net)
+        watch.watch(torch.full((2, 3, 8, 8), 0.5))
+        watch.check()
+    trusted = Images(orthogan.load("sprites-sngan"))
+    trusted.watch(torch.rand(2, 3, 8, 8))
+    trusted.check()

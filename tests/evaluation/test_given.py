@@ -290,3 +290,14 @@ def test_an_extractor_is_given_by_its_name(extractor: Any) -> None:
 def test_arrays_that_are_no_pixels_are_refused(dtype: Any) -> None:
     with pytest.raises(UserError, match="subject has images of"):
         score(IMAGES, PIXELS.astype(dtype))
+
+
+def test_gray_images_without_a_channel_axis_are_not_channels_of_one_image() -> None:
+    gray = TENSOR[:24, 0]
+    right = score(gray[:, None], IMAGES)
+    for given in (DataLoader(TensorDataset(gray), batch_size=8), gray[:4], gray[:4].numpy()):
+        with pytest.raises(UserError, match=r"shape \(\d, \d+, \d+\), not \(n, c, h, w\); gray images need an axis"):
+            score(given, IMAGES)
+    loader = DataLoader(TensorDataset(gray[:, None]), batch_size=8)
+    assert score(loader, IMAGES) == right
+    assert score(DataLoader(TensorDataset(gray[:, None]), batch_size=None), IMAGES) == right

@@ -176,3 +176,58 @@ def test_unknown_forms_are_refused() -> None:
         OptimalLearningRate(torch.optim.SGD([p], lr=0.1), [p], form="tensor")
     with pytest.raises(ValueError, match="choose vector or matrix"):
         optimal_learning_rate(p, p, "tensor")
+
+
+OPTIMIZERS = {
+    name: getattr(torch.optim, name)
+    for name in (
+        "SGD",
+        "Adam",
+        "AdamW",
+        "NAdam",
+        "RAdam",
+        "RMSprop",
+        "Adamax",
+        "Adagrad",
+        "Adadelta",
+        "Adafactor",
+        "Muon",
+    )
+    if hasattr(torch.optim, name)  # Muon came with torch 2.9
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_step_is_that_of_the_optimizer_with_the_optimal_rate(name: str) -> None:
+    """Over several steps, whose state every optimizer must keep as if its rate were eta* all the time."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(4, 3))
+    target = torch.randn(4, 3)
+    optimizer = OPTIMIZERS[name]([weight], lr=0.5)
+    rule = OptimalLearningRate(optimizer, [weight])
+    for _ in range(4):
+        other = nn.Parameter(weight.detach().clone())
+        twin = OPTIMIZERS[name]([other], lr=0.5)
+        twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for parameter, one in ((weight, optimizer), (other, twin)):
+            one.zero_grad()
+            (5 * (parameter - 0.1 * target).square().sum()).backward()
+        assert other.grad is not None
+        eta = float(optimal_learning_rate(other.detach(), other.grad))
+        if 0 < eta < 0.5:
+            twin.param_groups[0]["lr"] = eta
+        optimizer.step()
+        twin.step()
+        assert torch.allclose(weight, other, atol=1e-5)
+    assert rule.statistics()["parameter 0"]["used"] > 0.2
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Rprop, torch.optim.ASGD])
+def test_optimizers_whose_step_is_not_proportional_to_the_rate_are_refused(kind: type[torch.optim.Optimizer]) -> None:
+    weight = nn.Parameter(torch.eye(3))
+    optimizer = kind([weight], lr=0.1)
+    with pytest.raises(ValueError, match=f"the step of {kind.__name__} is not proportional to its lr"):
+        OptimalLearningRate(optimizer, [weight])
+    NearestOrthogonalGradient(optimizer, [weight])  # nothing is left of the refused rule
+    weight.sum().backward()
+    optimizer.step()

@@ -384,3 +384,20 @@ def test_nothing_to_resample_or_refine_is_refused() -> None:
         weights.refine(nn.Linear(3, 3))
     with pytest.raises(ValueError, match="already constrained"):
         rotation(plain)
+
+
+def test_averages_of_rotations_are_rotations() -> None:
+    for method in HARD:
+        torch.manual_seed(0)
+        net = rotation(nn.Conv2d(3, 4, 2), method=method)
+        spectrum = torch.linalg.svdvals(matrix(net))
+        average = torch.optim.swa_utils.AveragedModel(net)
+        moving = copy.deepcopy(net)
+        for _ in range(4):
+            train(nn.Sequential(net, nn.Flatten(), nn.LazyLinear(4)), 5, lr=0.3)
+            average.update_parameters(net)
+            for mine, other in zip(moving.parameters(), net.parameters(), strict=True):
+                mine.data.lerp_(other.data, 0.5)
+        for averaged in (average.module.eval(), moving.eval()):
+            assert torch.allclose(torch.linalg.svdvals(matrix(averaged)), spectrum, atol=1e-5), method
+            assert weights.report(averaged)

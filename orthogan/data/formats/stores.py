@@ -67,7 +67,11 @@ class FileStore(ABC):
 
 
 class FolderStore(FileStore):
-    """A folder with everything below it; links are followed, and each folder is visited once."""
+    """A folder with everything below it; links are followed, and each folder is visited once.
+
+    A folder that is also reached by links has its own name. Of several links to a folder elsewhere, the first by name
+    counts.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,8 +80,11 @@ class FolderStore(FileStore):
         """All files below the folder, also behind links, sorted by path."""
         found: list[Entry] = []
         visited: set[tuple[int, int]] = set()
-        pending = [("", self.path)]
-        while pending:
+        pending, links = [("", self.path)], list[tuple[str, Path]]()
+        while pending or links:
+            if not pending:  # all folders that can be reached without further links are known
+                links.sort(reverse=True)
+                pending.append(links.pop())
             prefix, folder = pending.pop()
             try:
                 status = folder.stat()
@@ -87,7 +94,8 @@ class FolderStore(FileStore):
                 with os.scandir(folder) as items:
                     for item in items:
                         if _is_folder(item):
-                            pending.append((f"{prefix}{item.name}/", Path(item.path)))
+                            place = (f"{prefix}{item.name}/", Path(item.path))
+                            (links if item.is_symlink() else pending).append(place)
                         else:
                             found.append(Entry(prefix + item.name, _size(item)))
             except OSError as error:

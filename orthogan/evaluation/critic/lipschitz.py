@@ -19,7 +19,7 @@ from orthogan.data.order import subset
 from orthogan.distributed import broadcast_json, hide_progress
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device, deterministic_float32, fake_batch
-from orthogan.evaluation.finite import IMAGES, Finite
+from orthogan.evaluation.finite import Finite, Images
 from orthogan.evaluation.images import latents
 from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
@@ -110,7 +110,7 @@ def lipschitz(
     found: dict[str, list[Tensor]] = {}
     # where the gradient is computed between the images of a pair
     at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
-    finite = Finite(IMAGES)
+    finite = Images(net)
     bar = progress_bar(total=count, desc=NAME, unit="pair", disable=hide_progress(progress), leave=False)
     with deterministic_float32(net, place), deterministic_float32(discriminator, place), bar:
         before: dict[str, _Seen] = {}

@@ -34,7 +34,7 @@ from orthogan.evaluation.critic.critic import (
     train_critic,
 )
 from orthogan.evaluation.deterministic import choose_device, deterministic_float32, fake_batch
-from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
+from orthogan.evaluation.finite import IMAGES, Finite, Images, NotFinite
 from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.generate import model_hash
@@ -123,7 +123,7 @@ def neural_divergence(
     place = choose_device(net, device)
     main = rank_and_world()[0] == 0
     file = Path(keep) if keep is not None and main else None
-    finite = Finite(IMAGES)
+    finite = Finite(IMAGES) if net is None else Images(net)
     critic = new_critic(held_out.channels, held_out.resolution, chosen.width, seed=seed)
     with ExitStack() as stack:
         # also for a critic of plain images: its products need the same precision
@@ -143,8 +143,7 @@ def neural_divergence(
         trained = train_critic(critic, pairs, chosen, seed=seed, device=place, progress=shown, keep=file, about=about)
         final = -(-samples // chosen.batch_size)
         real, fake, penalty = _measured(trained, pairs, chosen, final, seed, shown)
-    if not finite.holds:
-        raise NotFinite(IMAGES)
+    finite.check()
     if not (np.isfinite(real).all() and np.isfinite(fake).all() and np.isfinite(penalty)):
         raise NotFinite(f"critic: its values became NaN or infinite; choose an lr below {chosen.lr:g}")
     if file is not None:

@@ -181,9 +181,11 @@ class DINOv2Kind(ExtractorKind):
         file, size = self.file(weights), SIZES[self.name]
         state = {key: value for key, value in read_weights(file).items() if key != "mask_token"}
         net = built(file, lambda: _filled(DINOv2(size.width, size.depth, size.heads, size.gated), state))
-        return Extractor(
-            self.name, file_sha256(file), f"antialiased bicubic {SIDE}", net, lambda net, x: (net(x), None)
-        )
+        return Extractor(self.name, file_sha256(file), f"antialiased bicubic {SIDE}", net, _features)
+
+
+def _features(net: nn.Module, images: Tensor) -> tuple[Tensor, None]:
+    return net(images), None
 
 
 def _filled(net: DINOv2, state: dict[str, Tensor]) -> DINOv2:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorKind
+from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorKind, run
 from orthogan.io.hashing import file_sha256
 from orthogan.io.read import printable
 from orthogan.io.weights import read_weights
@@ -148,7 +148,7 @@ class EfficientNetLite0Kind(ExtractorKind):
     def load(self, weights: Path | None) -> Extractor:
         """Load the network."""
         net, digest = load_efficientnet_lite0(weights)
-        return Extractor(self.name, digest, f"antialiased bicubic {SIZE}", net, lambda net, x: net(x))
+        return Extractor(self.name, digest, f"antialiased bicubic {SIZE}", net, run)
 
 
 EXTRACTORS.register("efficientnet-lite0")(EfficientNetLite0Kind("efficientnet-lite0"))

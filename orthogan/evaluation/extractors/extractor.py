@@ -78,6 +78,14 @@ class Extractor:
         return features.shape[1], logits is not None
 
 
+def run(net: nn.Module, images: Tensor) -> Any:
+    """Return ``net(images)``: the ``output`` of an ``Extractor`` whose network returns features and logits.
+
+    It is not a lambda, because extractors are pickled with a torchmetrics metric.
+    """
+    return net(images)
+
+
 class Published(NamedTuple):
     """A published file of weights: its address, and the name under which it is searched and kept."""
 

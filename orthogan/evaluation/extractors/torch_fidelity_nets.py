@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorKind, Published, built
+from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorKind, Published, built, run
 from orthogan.evaluation.images import resized
 from orthogan.io.hashing import file_sha256
 from orthogan.io.read import read_regular
@@ -54,7 +54,7 @@ class InceptionKind(ExtractorKind):
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=_handed(state)
             ),
         )
-        return Extractor(self.name, file_sha256(path), f"{TENSORFLOW} 299", net, lambda net, x: net(x))
+        return Extractor(self.name, file_sha256(path), f"{TENSORFLOW} 299", net, run)
 
 
 class VGG16Kind(ExtractorKind):

@@ -21,7 +21,7 @@ from orthogan.arguments import checked
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device, deterministic_float32, generate_image
-from orthogan.evaluation.finite import IMAGES, Finite
+from orthogan.evaluation.finite import Images
 from orthogan.evaluation.images import latents as latents_between
 from orthogan.evaluation.metric import METRICS, Inputs
 from orthogan.evaluation.paths.distances import Distance, DistanceMetric, Function, load_distance
@@ -377,7 +377,7 @@ def _steps(
     place = choose_device(net, device)
     net.to(place)
     found: list[Tensor] = []
-    finite = Finite(IMAGES)
+    finite = Images(net)
     with (
         deterministic_float32(net, place),
         progress_bar(total=count, desc="path length", unit="pair", disable=hide_progress(progress), leave=False) as bar,
@@ -430,7 +430,7 @@ def _warn_of_short_latents(net: Generator, label: int | None, place: torch.devic
     """Warn about latents of length 1 if the generator does not normalize its latents."""
     z = net.sample_latent(2, seed=0)
     own, short = (
-        generate_image(net, points, label, noise_seed=0, device=place, finite=Finite(IMAGES))
+        generate_image(net, points, label, noise_seed=0, device=place, finite=Images(net))
         for points in (z, z / z.norm(dim=1, keepdim=True))
     )
     if not torch.allclose(own, short, rtol=1e-2, atol=1e-2):

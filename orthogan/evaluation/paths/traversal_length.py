@@ -14,7 +14,7 @@ from orthogan.arguments import checked
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device, deterministic_float32, generate_image
-from orthogan.evaluation.finite import IMAGES, Finite
+from orthogan.evaluation.finite import Finite, Images
 from orthogan.evaluation.metric import METRICS, Inputs
 from orthogan.evaluation.paths.distances import (
     FEATURES,
@@ -99,7 +99,7 @@ def traversal_length(
     offsets = np.linspace(-extent, extent, steps)
     first, last = share_of_rank(samples)
     lengths: list[Tensor] = []
-    finite = Finite(IMAGES)
+    finite = Images(net)
     bar = progress_bar(total=samples, desc="traversals", unit="latent", disable=hide_progress(progress), leave=False)
     with deterministic_float32(net, place), bar:
         for index in range(first, last):

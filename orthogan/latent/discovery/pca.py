@@ -136,8 +136,9 @@ def pca(
 def layer_behind(generator: Generator, *, layer: str = "auto") -> str:
     """Return the name of the first module after the first layer, except Sequential; else that of the first layer.
 
-    In our networks this is the first block or norm with its activation: nonlinear in z, but still close to it. Raises
-    ``UserError`` if no first layer is found.
+    Modules whose inputs are only integers, such as the embedding of a class, do not count. In our networks this is the
+    first block or norm with its activation: nonlinear in z, but still close to it. Raises ``UserError`` if no first
+    layer is found.
     """
     name, first = find_layer(generator, layer, generator.latent_dim)
     names = {part: part_name for part_name, part in generator.named_modules()}
@@ -147,12 +148,15 @@ def layer_behind(generator: Generator, *, layer: str = "auto") -> str:
     def leave(module: nn.Module, inputs: object, output: object) -> None:
         left.append(module)
 
-    def enter(module: nn.Module, inputs: object) -> None:
-        if left:
+    def enter(module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+        given = (*inputs, *named.values())
+        if left and not (given and all(isinstance(x, Tensor) and not x.is_floating_point() for x in given)):
             behind.append(module)
 
     hooks = [first.register_forward_hook(leave)]
-    hooks += [part.register_forward_pre_hook(enter) for part in names if type(part) is not nn.Sequential]
+    hooks += [
+        part.register_forward_pre_hook(enter, with_kwargs=True) for part in names if type(part) is not nn.Sequential
+    ]
     try:
         with trace_generator(generator):
             pass

@@ -107,3 +107,17 @@ def test_paths_that_are_no_store(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"bad\.zip: is damaged, or is not a zip archive"):
         open_store(tmp_path / "bad.zip").entries()
+
+
+def test_a_folder_has_its_own_name_and_not_that_of_a_link_to_it(tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    for place, names in ((tmp_path / "set", ("0-link", "z-link")), (tmp_path / "again", ("z-link", "0-link"))):
+        for folder in (place / "cats", place / "deep" / "inside", other):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "1.png").touch()
+        for name in names:  # in either order, because the order of a folder is that of its file system
+            (place / name).symlink_to("cats")
+            (place / f"{name}-deep").symlink_to("deep/inside")
+            (place / f"{name}-out").symlink_to(other)
+        found = [entry.name for entry in open_store(place).entries()]
+        assert found == ["0-link-out/1.png", "cats/1.png", "deep/inside/1.png"]

@@ -234,6 +234,10 @@ def test_the_layer_behind_the_first() -> None:
     assert layer_behind(SNGANGenerator(resolution=32, image_channels=3, channels=8, latent_dim=4)) == "blocks.0"
     assert layer_behind(Behind(nn.Sequential(nn.ReLU(), nn.Linear(10, 3)))) == "behind.0"
     assert layer_behind(Linear(SIGMA)) == "fc"
+    labelled = Behind(nn.Linear(10, 3))
+    labelled.num_classes, labelled.embedding = 2, nn.Embedding(2, 10)
+    labelled.forward = lambda z, y: labelled.behind(labelled.embedding(y) + labelled.first(z)).view(-1, 1, 1, 3)
+    assert layer_behind(labelled) == "behind"  # not the embedding, which knows nothing of z
     assert pca(Linear(SIGMA), samples=100).layer == "fc"
 
 
