@@ -394,7 +394,7 @@ def test_averages_of_rotations_are_rotations() -> None:
         average = torch.optim.swa_utils.AveragedModel(net)
         moving = copy.deepcopy(net)
         for _ in range(4):
-            train(nn.Sequential(net, nn.Flatten(), nn.LazyLinear(4)), 5, lr=0.3)
+            train(nn.Sequential(net, nn.Flatten(), nn.Linear(100, 4)), 5, lr=0.3)
             average.update_parameters(net)
             for mine, other in zip(moving.parameters(), net.parameters(), strict=True):
                 mine.data.lerp_(other.data, 0.5)
