@@ -30,7 +30,7 @@ from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonal
 from orthogan.linalg import normalize
 from orthogan.penalties import PENALTIES, Penalty
 from orthogan.training.config import LossConfig
-from orthogan.training.gan.phases import DiscriminatorBatch, discriminator_loss
+from orthogan.training.gan.phases import DiscriminatorBatch, GanLoss, discriminator_loss
 from orthogan.training.precision import fast_bf16
 from orthogan.weights.network import list_constrained, unconstrained
 from orthogan.weights.orthogonal import OrthogonalMethod
@@ -218,7 +218,7 @@ def training_step(net: Net, tool: Tool, batch: int, dtype: torch.dtype, device: 
 
     def loss() -> Tensor:
         if net.adversarial:
-            return discriminator_loss(module, examples, LossConfig(), Augmentation(), ((), ()))[0]
+            return discriminator_loss(module, examples, GanLoss.of(LossConfig()), Augmentation(), ((), ()))[0]
         return nn.functional.cross_entropy(module(images), labels)
 
     def step() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.losses import LOSSES, AdversarialLoss, sign_mean
-from orthogan.penalties.input_gradient import squared_norm, wgan_gp, zero_centered_gradient_penalty
+from orthogan.penalties.input_gradient import GRADIENT_PENALTIES, WGAN_GP, GradientPenalty, between, squared_norm
 
 logits = st.lists(st.floats(-20, 20), min_size=3, max_size=3)
 
@@ -80,9 +80,9 @@ def test_a_linear_critic_has_its_weight_as_gradient() -> None:
     net = linear(weight)
     expected = weight.square().sum().float()
     torch.testing.assert_close(squared_norm(net(x), x), expected.expand(5))
-    torch.testing.assert_close(zero_centered_gradient_penalty(net, x, None, 3.0, ORIGIN), 1.5 * expected)
+    torch.testing.assert_close(GRADIENT_PENALTIES.get("r1").at(net, x, None, ORIGIN), 0.5 * expected)
     mix = torch.rand(5, dtype=torch.float64)
-    torch.testing.assert_close(wgan_gp(net, x, x.flip(0), None, 10.0, mix, ORIGIN), 10 * (expected.sqrt() - 1) ** 2)
+    torch.testing.assert_close(WGAN_GP.at(net, between(x, x.flip(0), mix), None, ORIGIN), (expected.sqrt() - 1) ** 2)
 
 
 def test_penalties_against_finite_differences() -> None:
@@ -99,19 +99,20 @@ def test_penalties_against_finite_differences() -> None:
         slope = (critic(x + step.view(1, 2, 2, 2), None) - critic(x - step.view(1, 2, 2, 2), None)) / 2e-5
         numeric += slope.square().float()
     torch.testing.assert_close(
-        zero_centered_gradient_penalty(critic, x, None, 2.0, ORIGIN), numeric.mean(), rtol=1e-5, atol=1e-7
+        GRADIENT_PENALTIES.get("r2").at(critic, x, None, ORIGIN), numeric.mean() / 2, rtol=1e-5, atol=1e-7
     )
 
 
 def test_a_flat_critic_gives_wgan_gp_a_finite_gradient() -> None:
     scale = torch.zeros((), requires_grad=True)
     critic = lambda x, y: (x * scale).flatten(1).sum(1)  # noqa: E731
-    penalty = wgan_gp(critic, torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2), None, 10.0, torch.rand(4), ORIGIN)
+    penalty = WGAN_GP.at(critic, torch.randn(4, 1, 2, 2), None, ORIGIN)
     (gradient,) = torch.autograd.grad(penalty, scale)
     assert torch.isfinite(gradient)
-    assert penalty.item() == pytest.approx(10.0, rel=1e-4)
+    assert penalty.item() == pytest.approx(1.0, rel=1e-4)
 
 
+STEEP = GradientPenalty(("real", "between"), lambda square: square.square())
 SQUARED = AdversarialLoss(lambda real, fake: (real - fake).square().mean(), lambda fake, real: fake.mean())
 
 
@@ -122,3 +123,12 @@ def test_a_loss_of_the_users_own_is_named_in_the_config() -> None:
         LOSSES.get(f"{__name__}:test_a_loss_of_the_users_own_is_named_in_the_config", "loss.kind")
     with pytest.raises(UserError, match="unknown loss 'hinges'; did you mean 'hinge'"):
         load_config(None, ["loss.kind=hinges"])
+
+
+def test_a_gradient_penalty_of_the_users_own_is_named_in_the_config() -> None:
+    config = load_config(None, [f"loss.gradient_penalty.kind={__name__}:STEEP", "loss.gradient_penalty.interval=2"])
+    assert GRADIENT_PENALTIES.get(config.loss.gradient_penalty.kind) is STEEP
+    with pytest.raises(UserError, match=r"name an orthogan\.penalties\.input_gradient\.GradientPenalty"):
+        GRADIENT_PENALTIES.get(f"{__name__}:SQUARED", "loss.gradient_penalty.kind")
+    with pytest.raises(UserError, match="unknown gradient penalty 'r3'"):
+        load_config(None, ["loss.gradient_penalty.kind=r3"])

@@ -23,6 +23,7 @@ from orthogan.config.base import (
 from orthogan.losses import LOSSES
 from orthogan.penalties.contrastive import ContrastiveConfig
 from orthogan.penalties.information import InformationConfig
+from orthogan.penalties.input_gradient import GRADIENT_PENALTIES
 from orthogan.penalties.latent import LatentPenaltyConfig
 from orthogan.penalties.total_correlation import TotalCorrelationConfig
 from orthogan.training.trackers.tracker import TRACKERS
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class GradientPenaltyConfig(Section):
     """The penalty on the gradient of D at its input."""
 
-    kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
+    kind: Annotated[str, KindOf(GRADIENT_PENALTIES)] = Field(
         default="none", description="penalty on the gradient of D with respect to its input"
     )
     weight: NotNegative = Field(

@@ -38,7 +38,7 @@ def test_a_recipe_works_in_yaml_and_on_the_command_line(
     files = [block for language in ("python", "yaml") for block in blocks(RECIPES[title], language)]
     for block in files:
         Path(block.splitlines()[0].removeprefix("# ")).write_text(block)
-    module = Path(files[0].splitlines()[0].removeprefix("# "))
+    modules = {block.splitlines()[0].removeprefix("# ") for block in blocks(RECIPES[title], "python")}
     for line in "".join(blocks(RECIPES[title], "bash")).splitlines():
         words = shlex.split(line)[1:]
         if words[0] == "train":
@@ -50,4 +50,4 @@ def test_a_recipe_works_in_yaml_and_on_the_command_line(
         finally:
             sys.setprofile(None)
         assert code == 0, f"{line}: {capsys.readouterr().err}"
-        assert any(Path(name).name == module.name for name in ran), f"{line}: the code of the recipe was not called"
+        assert any(Path(name).name in modules for name in ran), f"{line}: the code of the recipe was not called"

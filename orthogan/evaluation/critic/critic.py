@@ -20,7 +20,7 @@ from orthogan.errors import CannotWrite, UserError
 from orthogan.fit import fit
 from orthogan.fit import seeded as seeded_init
 from orthogan.io.weights import read_sealed, write_sealed
-from orthogan.penalties.input_gradient import wgan_gp
+from orthogan.penalties.input_gradient import WGAN_GP, between
 from orthogan.rng import generator as seeded
 
 BOTTOM = 4  # pixels of the last feature map
@@ -181,15 +181,15 @@ def train_critic(
 def _loss(critic: Critic, real: Tensor, fake: Tensor, penalty: float, *, seed: int, index: int) -> Tensor:
     """Compute E[D(fake)] - E[D(real)] + ``penalty`` * E[(|grad D| - 1)^2] between them; 0-d, differentiable."""
     values = critic(torch.cat([real, fake]))
-    between = gradient_penalty(critic, real, fake, penalty, seed=seed, index=index)
-    return values[len(real) :].mean() - values[: len(real)].mean() + between
+    regular = gradient_penalty(critic, real, fake, penalty, seed=seed, index=index)
+    return values[len(real) :].mean() - values[: len(real)].mean() + regular
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, penalty: float, *, seed: int, index: int) -> Tensor:
     """Compute ``penalty`` * E[(|grad D| - 1)^2] at random points between paired images, a function of (seed, index)."""
     mix = torch.rand(len(real), generator=seeded(real.device, seed, "critic mix", index), device=real.device)
     origin = torch.zeros((), device=real.device, requires_grad=True)
-    return wgan_gp(critic, real, fake, None, penalty, mix, origin)
+    return penalty * WGAN_GP.at(lambda images, _: critic(images), between(real, fake, mix), None, origin)
 
 
 def _save(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, step: int, belongs: str) -> None:

@@ -25,7 +25,7 @@ from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.label_table import label_table
 from orthogan.models.protocol import Generator, as_generator
-from orthogan.penalties.input_gradient import squared_norm, track_gradient
+from orthogan.penalties.input_gradient import between, squared_norm, track_gradient
 from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
@@ -244,7 +244,7 @@ def _slopes(discriminator: nn.Module, a: _Seen, b: _Seen, at: Tensor) -> Tensor:
     """Return the norms (n,) of D's gradients at fractions ``at`` (n,) between each pair, float64 on the CPU."""
     origin = torch.zeros((), device=a.images.device, requires_grad=True)
     with torch.enable_grad():
-        points = track_gradient(torch.lerp(a.images, b.images, at.view(-1, 1, 1, 1).to(a.images.device)), origin)
+        points = track_gradient(between(a.images, b.images, at), origin)
         known = getattr(discriminator, "num_classes", 0)
         values = discriminator(points, a.labels) if known else discriminator(points)
         return squared_norm(values, points).detach().sqrt().cpu().double()

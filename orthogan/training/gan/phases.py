@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,16 +11,51 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.data.augment import Augmentation, Drawn
-from orthogan.losses import LOSSES, sign_mean
+from orthogan.losses import LOSSES, AdversarialLoss, sign_mean
 from orthogan.models.codes import Codes, codes_of
 from orthogan.models.recognition import logits_and_codes
 from orthogan.penalties.information import code_losses, information_bound
-from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan_gp, zero_centered_gradient_penalty
+from orthogan.penalties.input_gradient import (
+    GRADIENT_PENALTIES,
+    GradientPenalty,
+    between,
+    squared_norm,
+    track_gradient,
+)
 from orthogan.penalties.total_correlation import total_correlation
 from orthogan.training.config import LossConfig
 from orthogan.training.task import Losses
 
 Views = tuple[Drawn, ...]  # random numbers of the augmentation for each time that it is applied, in order
+
+
+@dataclass(frozen=True)
+class GanLoss:
+    """The section ``loss`` of a config with what it names, found once, because a compiled phase cannot import it."""
+
+    config: LossConfig
+    adversarial: AdversarialLoss
+    penalty: GradientPenalty
+
+    @classmethod
+    def of(cls, config: LossConfig) -> GanLoss:
+        """Find what ``config`` names. Raises ``UserError`` if it cannot be imported."""
+        penalty = config.gradient_penalty.kind
+        return cls(
+            config,
+            LOSSES.get(config.kind, "loss.kind"),
+            GRADIENT_PENALTIES.get(penalty, "loss.gradient_penalty.kind"),
+        )
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the gradient penalty has updates of its own."""
+        return bool(self.penalty.on) and self.config.gradient_penalty.interval > 1
+
+    @property
+    def penalty_log(self) -> str:
+        """The name of the gradient penalty in the log."""
+        return f"D/{self.config.gradient_penalty.kind.rpartition(':')[2]}"
 
 
 @dataclass(frozen=True)
@@ -69,42 +105,37 @@ class GeneratorBatch:
 
 
 def discriminator_loss(
-    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
+    net: nn.Module, batch: DiscriminatorBatch, loss: GanLoss, augment: Augmentation, views: Views
 ) -> Losses:
     """Compute the adversarial loss of D, with the gradient penalty unless it is lazy.
 
     Reals and fakes go through D in one forward pass: D does not mix the images of a batch, and one pass reads every
-    weight once.
+    weight once. A penalty at them uses the same pass.
     """
-    loss = LOSSES.get(config.kind, "loss.kind")
-    penalty = config.gradient_penalty
+    config, penalty = loss.config, loss.penalty
+    on = () if loss.lazy else penalty.on
+    seen = [kind for kind in on if kind != "between"]
     both = torch.cat([batch.real, batch.fake])
-    inline = penalty.kind in ("r1", "r2", "r1+r2") and penalty.interval == 1
-    if inline:
+    if seen:
         both = track_gradient(both, batch.origin)
     labels = _join(batch.real_labels, batch.fake_labels)
     logits, codes = _outputs(net, augment.apply(both, views[0]), labels, config)
     real, fake = logits.chunk(2)
-    value = loss.discriminator(real, fake)
+    value = loss.adversarial.discriminator(real, fake)
     logs = {"D/loss": value.detach(), "D/real": real.detach().mean(), "D/fake": fake.detach().mean()}
     logs["D/real_sign"] = sign_mean(real)
-    if inline:
-        on_real, on_fake = squared_norm(logits, both).chunk(2)
-        chosen = {"r1": on_real, "r2": on_fake, "r1+r2": on_real + on_fake}[penalty.kind]
-        regular = 0.5 * penalty.weight * chosen.mean()
-        logs[f"D/{penalty.kind}"] = regular.detach()
-        value = value + regular
-    elif penalty.kind == "wgan-gp":
-        regular = wgan_gp(
-            lambda x, y: _logits(net, augment.apply(x, views[1]), y),
-            batch.real,
-            batch.fake,
-            batch.real_labels,
-            penalty.weight,
-            batch.mix,
-            batch.origin,
-        )
-        logs["D/wgan-gp"] = regular.detach()
+    terms: list[Tensor] = []
+    if seen:
+        norms: dict[str, Tensor] = dict(zip(("real", "fake"), squared_norm(logits, both).chunk(2), strict=True))
+        first, *others = (penalty.value(norms[kind]) for kind in seen)
+        terms.append(sum(others, first).mean())
+    if "between" in on:
+        images = between(batch.real, batch.fake, batch.mix)
+        critic = partial(_augmented, net, augment, views[1])
+        terms.append(penalty.at(critic, images, batch.real_labels, batch.origin))
+    if terms:
+        regular = config.gradient_penalty.weight * sum(terms[1:], terms[0])
+        logs[loss.penalty_log] = regular.detach()
         value = value + regular
     if codes is not None and batch.fake_codes is not None:
         extra, more = _information(net, codes.chunk(2)[1], batch.fake_codes, config)
@@ -117,29 +148,27 @@ def discriminator_loss(
 
 
 def lazy_penalty(
-    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
+    net: nn.Module, batch: DiscriminatorBatch, loss: GanLoss, augment: Augmentation, views: Views
 ) -> Losses:
-    """Compute only R1 and/or R2, scaled by the interval at which they are applied (Karras et al. 2020b, appendix B)."""
-    penalty = config.gradient_penalty
-    sides = [(batch.real, batch.real_labels)] if "r1" in penalty.kind else []
-    if "r2" in penalty.kind:
-        sides.append((batch.fake, batch.fake_labels))
-    values = []
-    for (images, labels), view in zip(sides, views, strict=True):
-
-        def critic(x: Tensor, y: Tensor | None, view: Drawn = view) -> Tensor:
-            return _logits(net, augment.apply(x, view), y)
-
-        values.append(zero_centered_gradient_penalty(critic, images, labels, penalty.weight, batch.origin))
+    """Compute only the gradient penalty, scaled by the interval at which it is applied (Karras et al. 2020b)."""
+    section, values = loss.config.gradient_penalty, []
+    for kind, view in zip(loss.penalty.on, views, strict=True):
+        labels = batch.fake_labels if kind == "fake" else batch.real_labels
+        if kind == "between":
+            images = between(batch.real, batch.fake, batch.mix)
+        else:
+            images = batch.fake if kind == "fake" else batch.real
+        critic = partial(_augmented, net, augment, view)
+        values.append(section.weight * loss.penalty.at(critic, images, labels, batch.origin))
     value = torch.stack(values).sum()
-    return value * penalty.interval, {f"D/{penalty.kind}": value.detach()}
+    return value * section.interval, {loss.penalty_log: value.detach()}
 
 
 def generator_loss(
     generator: nn.Module,
     net: nn.Module,
     batch: GeneratorBatch,
-    config: LossConfig,
+    loss: GanLoss,
     augment: Augmentation,
     views: Views,
     critic_parts: int = 1,
@@ -151,7 +180,7 @@ def generator_loss(
             generator with batch statistics would change them; this way the memory of D is divided and the gradient
             stays that of the whole batch.
     """
-    loss = LOSSES.get(config.kind, "loss.kind")
+    config = loss.config
     fake_images = augment.apply(generator(batch.z, batch.labels), views[0])
     outputs = [
         _outputs(net, images, labels, config) if critic_parts == 1 else _recomputed(net, images, labels, config)
@@ -159,9 +188,9 @@ def generator_loss(
     ]
     fake = torch.cat([logits for logits, _ in outputs])
     real = None
-    if loss.paired and batch.real is not None:
+    if loss.adversarial.paired and batch.real is not None:
         real = _logits(net, augment.apply(batch.real, views[1]), batch.real_labels)
-    value = loss.generator(fake, real)
+    value = loss.adversarial.generator(fake, real)
     logs = {"G/loss": value.detach(), "G/fake": fake.detach().mean()}
     layout = codes_of(generator) if config.information.weight else None
     if layout is not None:
@@ -175,23 +204,27 @@ def generator_loss(
     return value, logs
 
 
-def views_of_discriminator(config: LossConfig) -> tuple[int, ...]:
+def views_of_discriminator(loss: GanLoss) -> tuple[int, ...]:
     """How many batches' worth of images ``discriminator_loss`` augments, each time that it does."""
-    return (2, 1) if config.gradient_penalty.kind == "wgan-gp" else (2,)
+    return (2, 1) if "between" in loss.penalty.on and not loss.lazy else (2,)
 
 
-def views_of_penalty(config: LossConfig) -> tuple[int, ...]:
+def views_of_penalty(loss: GanLoss) -> tuple[int, ...]:
     """The same of ``lazy_penalty``."""
-    return (1, 1) if config.gradient_penalty.kind == "r1+r2" else (1,)
+    return (1,) * len(loss.penalty.on)
 
 
-def views_of_generator(config: LossConfig) -> tuple[int, ...]:
+def views_of_generator(loss: GanLoss) -> tuple[int, ...]:
     """The same of ``generator_loss``."""
-    return (1, 1) if LOSSES.get(config.kind, "loss.kind").paired else (1,)
+    return (1, 1) if loss.adversarial.paired else (1,)
 
 
 def _logits(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
     return net(images, labels).float()
+
+
+def _augmented(net: nn.Module, augment: Augmentation, view: Drawn, images: Tensor, labels: Tensor | None) -> Tensor:
+    return _logits(net, augment.apply(images, view), labels)
 
 
 def _outputs(net: nn.Module, images: Tensor, labels: Tensor | None, config: LossConfig) -> tuple[Tensor, Tensor | None]:

@@ -49,6 +49,7 @@ from orthogan.training.gan.freeze import first_blocks, freeze
 from orthogan.training.gan.health import Health
 from orthogan.training.gan.phases import (
     DiscriminatorBatch,
+    GanLoss,
     GeneratorBatch,
     Views,
     discriminator_loss,
@@ -101,6 +102,7 @@ class GanTask:
         if config.data.holdout:
             trained_on, held_out = hold_out(source, config.data.holdout)
             opens = partial(_same, held_out)
+        self.loss = GanLoss.of(config.loss)
         self.draws = Draws(config, trained_on, accelerator, self.generator, self.classes)
         self.health = Health(config, trained_on, opens, classes=self.classes)
         for net in self.nets.values():
@@ -113,10 +115,9 @@ class GanTask:
         )
         self.tracking = Tracking(self.generator)
         penalty, latent = config.loss.gradient_penalty, config.loss.latent_penalty
-        self.lazy = penalty.kind != "none" and penalty.interval > 1
         self.optimizers: dict[str, Optimizer] = {
             "G": _adam(self.generator, config.optimizer.generator, latent.interval if self.latent_penalty.lazy else 1),
-            "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.lazy else 1),
+            "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.loss.lazy else 1),
         }
         if self.contrast is not None:
             self.nets[NET], self.optimizers[NET] = self.contrast.net, self.contrast.optimizer
@@ -142,12 +143,12 @@ class GanTask:
         self.augment = make_augment(config.augment)
         self.images_per_step = config.images_per_step
         self.period = max(
-            math.ceil(penalty.interval / config.training.d_steps_per_g_step) if self.lazy else 1,
+            math.ceil(penalty.interval / config.training.d_steps_per_g_step) if self.loss.lazy else 1,
             latent.interval if self.latent_penalty.lazy else 1,
         )
         self.compiler = Compiler(config.training.compile, self.device)
         self.fakes = Fakes(self.generator, self.draws, self.compiler)
-        inline = penalty.kind != "none" and not self.lazy
+        inline = bool(self.loss.penalty.on) and not self.loss.lazy
         compiled = self.compiler if supports_compiled_double_backward(self.discriminator) else lambda function: function
         self.discriminator_loss = (compiled if inline else self.compiler)(discriminator_loss)
         self.lazy_penalty = compiled(lazy_penalty)
@@ -170,7 +171,7 @@ class GanTask:
             self.compiler.begin()
             batch = self._discriminator_batch(index)
             yield self._discriminator_phase("D", self.discriminator_loss, batch, index)
-            if self.lazy and index % self.config.loss.gradient_penalty.interval == 0:
+            if self.loss.lazy and index % self.config.loss.gradient_penalty.interval == 0:
                 yield self._discriminator_phase("Dreg", self.lazy_penalty, batch, index)
 
     def finish_step(self, step: int) -> None:
@@ -348,9 +349,9 @@ class GanTask:
 
         def part(index: int) -> Losses:
             mine = batch.part(index, parts)
-            views = self._views(views_of_generator(self.config.loss), len(mine.z), "G", step, index)
+            views = self._views(views_of_generator(self.loss), len(mine.z), "G", step, index)
             value, logs = self.generator_loss(
-                self.generator, self.discriminator, mine, self.config.loss, self.augment, views, critic_parts
+                self.generator, self.discriminator, mine, self.loss, self.augment, views, critic_parts
             )
             if regularised:
                 extra, more = self._latent(mine.part(0, latent.shrink), step, index)
@@ -382,12 +383,12 @@ class GanTask:
     ) -> Phase:
         parts = self.config.training.accumulate
 
-        times = views_of_penalty(self.config.loss) if name == "Dreg" else views_of_discriminator(self.config.loss)
+        times = views_of_penalty(self.loss) if name == "Dreg" else views_of_discriminator(self.loss)
 
         def part(number: int) -> Losses:
             mine = batch.part(number, parts)
             views = self._views(times, len(mine.real), name, index, number)
-            value, logs = loss(self.discriminator, mine, self.config.loss, self.augment, views)
+            value, logs = loss(self.discriminator, mine, self.loss, self.augment, views)
             if "D/real_sign" in logs:
                 self.augment.observe(logs["D/real_sign"])
             return value, logs
