@@ -68,8 +68,8 @@ def _report(run: Path, settings: Config) -> None:
     from orthogan.training.resume import METRICS, own_scores
     from orthogan.training.run_log import seconds_of
 
-    took = seconds_of(run)
-    print(f"{run}: complete, {settings.training.steps} steps" + (f" in {duration(took)}" if took else ""))
+    took, steps = seconds_of(run), settings.training.steps
+    print(f"{run}: complete, {steps} step{'s' * (steps != 1)}" + (f" in {duration(took)}" if took else ""))
     scores = own_scores(run / METRICS, settings.training.steps)
     if scores := [(step, score) for step, score in scores if score.metric == settings.evaluation.best]:
         form = ".2%" if settings.task == "classifier" else ".2f"

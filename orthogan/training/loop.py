@@ -312,7 +312,7 @@ def _time(task: Task, config: Config, accelerator: Accelerator, seconds: float) 
             task.pictures(Path(folder) / "fakes.png", 0)
             taken["picture"] = time.perf_counter() - began
     total = remaining(0, steps, seconds, every, taken) + config.evaluation.at_start * taken["score"]
-    parts = [f"{steps:,} steps of {seconds:.2g} s"]
+    parts = [f"{steps:,} step{'s' * (steps != 1)} of {seconds:.2g} s"]
     scores = config.evaluation.at_start + (math.ceil(steps / every["score"]) if every["score"] else 0)
     if scores:
         parts.append(f"{scores:,} score{'s' * (scores > 1)} of about {duration(taken['score'])}")
