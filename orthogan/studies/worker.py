@@ -38,6 +38,7 @@ def main() -> None:
     """Answer until the input is closed."""
     replies = open_replies()
     for job in read_messages():
+        _import_all()
         if job == STOP:  # it came after the last cell had finished
             continue
         # imported here, so that later edits of its file have no effect; an error is reported by the child
@@ -50,6 +51,15 @@ def main() -> None:
         code = _wait(child)
         with suppress(BrokenPipeError):  # the study was killed
             write_message(replies, {"code": code})
+
+
+def _import_all() -> None:
+    """Import what a cell needs and each child would import for itself: the first step of an optimizer imports dynamo."""
+    import accelerate
+    import torch._dynamo
+
+    import orthogan.evaluation.measure
+    import orthogan.training  # noqa: F401
 
 
 def _child(job: dict[str, Any]) -> NoReturn:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 OUTPUT = "output.txt"
@@ -22,6 +23,7 @@ ALLOWED = (0, 2, 3, 4, 130)  # the exit codes that the guide promises; 1 is a bu
 def warm() -> None:
     """Import what the commands import."""
     import torch
+    import torch._dynamo  # by the first step of an optimizer
     import torch.utils.tensorboard
 
     import orthogan.cli._scores
@@ -29,8 +31,10 @@ def warm() -> None:
     import orthogan.evaluation.measure
     import orthogan.studies.compare
     import orthogan.training  # noqa: F401
+    from orthogan import process_group
 
     torch.set_num_threads(1)
+    process_group.MEETING = timedelta(seconds=10)  # a process whose partner was killed at its start waits for this long
 
 
 _running: set[Child] = set()
