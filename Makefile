@@ -18,12 +18,15 @@ demo: $(VENV)/.installed
 	@echo "               $(CURDIR)/$(RUN)/traversal.png"
 	@echo "Real faces:    $(CURDIR)/$(RUN)/reals.png"
 
-# one thread per process, as many processes as processors (at most 8)
+# one thread per process, as many processes as processors (at most 8), compiled modules kept for the commands that tests start
+test test-fast: export OMP_NUM_THREADS = 1
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.installed-dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
