@@ -54,12 +54,12 @@ def main() -> None:
 
 
 def _import_all() -> None:
-    """Import what a cell needs and each child would import for itself: the first step of an optimizer imports dynamo."""
-    import accelerate
-    import torch._dynamo
+    """Import what every cell needs, which each child would import again."""
+    import accelerate  # noqa: F401
+    import torch._dynamo  # noqa: F401  (imported by the first step of an optimizer)
 
     import orthogan.evaluation.measure
-    import orthogan.training  # noqa: F401
+    import orthogan.training.run  # noqa: F401
 
 
 def _child(job: dict[str, Any]) -> NoReturn:
