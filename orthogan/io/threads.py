@@ -23,6 +23,12 @@ def cores() -> int:
     return max(1, math.ceil(min(found, _limit(CGROUP))))
 
 
+def threads_per_process(processes: int) -> int:
+    """Threads of each of ``processes`` side by side: OMP_NUM_THREADS if it is set, else its share of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has one number per nested level
+    return int(given) if given.isdecimal() and int(given) else max(1, cores() // processes)
+
+
 def _limit(folder: Path) -> float:
     """CPU time per time that the control group ``folder`` may use (version 2, then 1); infinity without a limit."""
     try:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Stopped, UserError, install
 from orthogan.io.read import describe_error
-from orthogan.io.threads import cores
+from orthogan.io.threads import threads_per_process
 from orthogan.io.write import disk_errors
 from orthogan.registry import Registry
 from orthogan.studies.cells import StudyRun
@@ -212,7 +212,7 @@ def run_job(job: Mapping[str, Any]) -> int:
     mark, cell, slots = Path(job["mark"]), read_cell(job), _slots()
     if mark.exists():
         return Stopped.exit_code
-    worker = CellWorker(max(1, cores() // slots), slots, job["cwd"])
+    worker = CellWorker(threads_per_process(slots), slots, job["cwd"])
     try:
         worker.give(cell)
         while not select.select([worker], [], [], LOOK)[0]:

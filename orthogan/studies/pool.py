@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from orthogan.background import Worker, WorkerEnded
 from orthogan.errors import EXIT_DONE, Diverged, Stopped
-from orthogan.io.threads import cores
+from orthogan.io.threads import cores, threads_per_process
 from orthogan.studies.cells import StudyRun
 from orthogan.studies.outcome import Outcome, load, save
 from orthogan.training.run_log import LOG
@@ -36,7 +36,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
         Stopped: a signal came. The running cells have saved their state; the same call resumes.
     """
     # computed from ``jobs``, not from the number of cells, so that a cell that is run alone later has the same threads
-    threads = max(1, cores() // jobs)
+    threads = threads_per_process(jobs)
     waiting, failed = deque(cells), 0
     workers = [CellWorker(threads, jobs) for _ in range(min(jobs, len(cells)))]
     bar = progress_of(cells, title)

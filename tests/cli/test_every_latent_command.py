@@ -78,7 +78,7 @@ def test_disentangle_prints_scores_beside_random_directions(capsys: pytest.Captu
 def test_disentangle_of_several_runs_ends_with_their_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "copy.safetensors"
     other.write_bytes(Path(MODEL).read_bytes())
-    words = ["disentangle", MODEL, str(other), "--metrics", "activeness", "--seeds", "0"]
+    words = ["disentangle", MODEL, str(other), "--metrics", "activeness", "--seeds", "0", "--samples", "16"]
     assert main(words) == 0
     assert "over 2 runs" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
@@ -175,7 +175,8 @@ def test_sefa_is_a_method_of_every_latent_command(method: str, tmp_path: Path) -
     assert main(["traverse", MODEL, "--method", method, "--dims", "0", "--steps", "3", "--out", str(out)]) == 0
     with Image.open(out) as picture:
         assert picture.text["method"] == "sefa"
-    assert main(["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0"]) == 0
+    words = ["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0", "--samples", "16"]
+    assert main(words) == 0
 
 
 def test_films_and_mixed_pictures_of_seeds_and_latents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

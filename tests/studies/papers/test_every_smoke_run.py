@@ -19,7 +19,7 @@ TOO_FEW = {"latent": (MIG, DCI)}  # numbers that need more images than this scal
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs_from_its_command_to_its_report(name: str, tmp_path: Path) -> None:
-    report = run_study(Request(name, out=tmp_path, jobs=2))
+    report = run_study(Request(name, out=tmp_path, jobs=1))
     text, table = report.read_text(encoding="utf-8"), json.loads((report.parent / "table.json").read_text())
     assert "**Smoke scale**" in text
     assert f"orthogan study {name} --scale smoke --seeds 1" in text
