@@ -286,7 +286,7 @@ def test_better_is_lower_or_higher() -> None:
         ({"metrics": ["isc"], "reference": None}, "is not a classifier"),
         ({"metrics": ["kid"]}, "subsets of 1000"),
         ({"metrics": ["prc"], "samples": 3}, "more than 3"),
-        ({"metrics": ["isc"], "reference": None, "samples": 9, "extractor": CLASSIFYING}, "at least 10 generated images"),
+        ({"metrics": ["isc"], "reference": None, "samples": 9, "extractor": CLASSIFYING}, "at least 10 generated"),
         ({"truncation": 1.5}, "truncation=1.5"),
         ({"save_reference_to": "stats.npz"}, r"stats\.npz: .*\.safetensors"),
         ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot write"),
