@@ -91,7 +91,7 @@ def test_a_penalty_from_yaml(run: Run, tmp_path: Path) -> None:
     for name in ("penalty_from_yaml.py", "penalty_from_yaml.yaml"):
         (tmp_path / "examples" / name).symlink_to(EXAMPLES / name)
     widths = ["model.generator.channels=4", "model.discriminator.channels=8", "optimizer.discriminator.lr=0.01"]
-    words = ["--set", *SMALL, *widths, "training.steps=20"]
+    words = ["--set", *SMALL, *widths, "training.steps=20", "checkpoint.every=20"]
     said = run("penalty_from_yaml.py", *words, folder="examples")
     without, with_it = (float(number) for number in re.findall(r"convolutions: (\d\.\d+)$", said, re.MULTILINE))
     assert with_it < without
