@@ -17,7 +17,6 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path / "cache"))
     notebook = nbformat.read(path, as_version=4)
     (at,) = (index for index, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(notebook.cells[at].metadata["test"]))
