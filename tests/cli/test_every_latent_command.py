@@ -15,7 +15,8 @@ from orthogan.cli.main import main
 from orthogan.latent import Directions, Latents
 
 MODEL = str(Path(__file__).parents[2] / "pretrained" / "sprites-sngan" / "generator.safetensors")
-SHORT = ["--set", "vp.pairs=60", "--set", "vp.epochs=1", "--seeds", "0"]
+FEW = ["--set", "activeness.samples=8"]
+SHORT = ["--set", "vp.pairs=60", "--set", "vp.epochs=1", "--seeds", "0", *FEW]
 
 
 def test_a_contact_sheet_has_a_row_for_each_seed_and_a_map_of_where_it_changes(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_disentangle_prints_scores_beside_random_directions(capsys: pytest.Captu
 def test_disentangle_of_several_runs_ends_with_their_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "copy.safetensors"
     other.write_bytes(Path(MODEL).read_bytes())
-    words = ["disentangle", MODEL, str(other), "--metrics", "activeness", "--seeds", "0", "--samples", "16"]
+    words = ["disentangle", MODEL, str(other), "--metrics", "activeness", "--seeds", "0", *FEW]
     assert main(words) == 0
     assert "over 2 runs" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
@@ -175,7 +176,7 @@ def test_sefa_is_a_method_of_every_latent_command(method: str, tmp_path: Path) -
     assert main(["traverse", MODEL, "--method", method, "--dims", "0", "--steps", "3", "--out", str(out)]) == 0
     with Image.open(out) as picture:
         assert picture.text["method"] == "sefa"
-    words = ["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0", "--samples", "16"]
+    words = ["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0", *FEW]
     assert main(words) == 0
 
 
