@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from orthogan.cli.arguments import (
@@ -126,14 +126,14 @@ def run(arguments: Namespace) -> None:
     check_subject(arguments.subject)
     check_file(arguments.labels)
     check_factors(arguments)
-    _check_options(arguments)
+    given = read_options("--option", arguments.option)
+    _check_options(arguments, given)
     from orthogan.latent import parse_layers
     from orthogan.latent.discovery import discover
 
     subject, net, device = open_subject(arguments.subject, arguments)
     names = ("layer", "components", "samples", "steps", "conditional", "neutral")
-    options = {name: vars(arguments)[name] for name in names} | _sources(arguments, net, device)
-    options |= read_options("--option", arguments.option)
+    options = {name: vars(arguments)[name] for name in names} | _sources(arguments, net, device) | given
     found = discover(
         net,
         arguments.method,
@@ -153,14 +153,14 @@ def run(arguments: Namespace) -> None:
     print(f"{count} direction{'s' * (count != 1)}{layer} of {subject.name}: {found.directions.save(arguments.out)}")
 
 
-def _check_options(arguments: Namespace) -> None:
-    """Refuse options that the methods do not have, before the model is opened."""
+def _check_options(arguments: Namespace, given: Iterable[str]) -> None:
+    """Refuse options, those of ``--option`` in ``given``, that the methods do not have, before the model is opened."""
     from orthogan.latent.discovery import options_of
     from orthogan.latent.discovery.methods import names_of
 
     methods = names_of(arguments.method)
     known = {option for method in methods for option in options_of(method)}
-    for name in read_options("--option", arguments.option):
+    for name in given:
         if name not in known:
             hint = did_you_mean(name, known) or f"; choose from {', '.join(sorted(known))}"
             raise UserError(f"--option {name}: not an option of --method {arguments.method}{hint}")

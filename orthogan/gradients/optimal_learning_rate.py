@@ -68,8 +68,10 @@ class OptimalLearningRate(GradientRule):
         self._pending: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         self._numbers: dict[str, Tensor] = {}  # eta*, cosine, steps that used eta*, steps
         super().__init__(optimizer, params, layers)
+
+    def _refuse_optimizer(self) -> None:
+        super()._refuse_optimizer()
         if isinstance(self.optimizer, Rprop | ASGD):
-            self.remove()
             raise ValueError(
                 f"OptimalLearningRate: the step of {type(self.optimizer).__name__} is not proportional to its lr; use "
                 "an optimizer such as SGD or Adam"

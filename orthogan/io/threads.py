@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from orthogan.arguments import is_whole_number
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -26,7 +28,7 @@ def cores() -> int:
 def threads_per_process(processes: int) -> int:
     """Threads of each of ``processes`` side by side: OMP_NUM_THREADS if it is set, else its share of the cores."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has one number per nested level
-    return int(given) if given.isdecimal() and int(given) else max(1, cores() // processes)
+    return int(given) if is_whole_number(given) and int(given) else max(1, cores() // processes)
 
 
 def _limit(folder: Path) -> float:

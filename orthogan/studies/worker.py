@@ -37,8 +37,8 @@ GRACE = 10.0  # seconds that a cell has to save if the study was killed
 def main() -> None:
     """Answer until the input is closed."""
     replies = open_replies()
+    _import_all()
     for job in read_messages():
-        _import_all()
         if job == STOP:  # it came after the last cell had finished
             continue
         # imported here, so that later edits of its file have no effect; an error is reported by the child
