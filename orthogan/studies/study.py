@@ -235,6 +235,7 @@ class Study:
         baseline: the method that the others are compared with on equal seeds.
         run: makes or resumes the run of a config, as ``orthogan.training.train`` does, with its exceptions.
         needs: called first; each raises ``UserError`` if something is not installed.
+        imports: modules that take long to import and that every run needs. The process that runs them imports them once.
         overlays: caption -> a picture of all methods of a setting together.
 
     Raises:
@@ -257,6 +258,7 @@ class Study:
     claims: Sequence[Claim] = ()
     run: Callable[[Config], Path] = trained
     needs: Sequence[Callable[[], object]] = ()
+    imports: Sequence[str] = ()
     overlays: Mapping[str, Overlay] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

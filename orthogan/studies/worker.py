@@ -7,6 +7,7 @@ ends only that cell. This process computes nothing and never touches a GPU, so t
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import select
@@ -43,7 +44,8 @@ def main() -> None:
             continue
         # imported here, so that later edits of its file have no effect; an error is reported by the child
         with suppress(Exception):
-            get_study(job["cell"]["study"])
+            for module in get_study(job["cell"]["study"]).imports:
+                importlib.import_module(module)
         child = os.fork()
         if child == 0:
             os.close(replies.fileno())

@@ -210,5 +210,6 @@ STUDY = Study(
     ),
     claims=CLAIMS,
     needs=(need_art,),
+    imports=("art.attacks.evasion", "art.estimators.classification"),
 )
 STUDIES.register("kernel-orthogonality")(STUDY)
