@@ -1,29 +1,37 @@
 """Penalties on how a generator depends on its latent: Hessian penalty, OroJaR, path length.
 
-They regularize training (``loss.latent_penalty``). The first two also find directions of a trained generator.
+They regularize training (``loss.latent_penalty``). The first two also find directions of a trained generator. Your own
+penalty, ``my_module:NAME``, is a function like ``hessian_penalty``; its further arguments are keys of the section.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from orthogan.config.base import Fraction, KindOf, Layers, NotNegative, PositiveInt, Section
+from orthogan.config.base import (
+    Fraction,
+    Layers,
+    NotNegative,
+    OpenSection,
+    PositiveInt,
+    Section,
+    section_of_options,
+)
 from orthogan.errors import UserError
 from orthogan.linalg.precision import at_least_float32, without_autocast
+from orthogan.named_code import describe
 from orthogan.registry import Registry
 
 Features = Tensor | Sequence[Tensor]
-# A penalty is a function (function, z, *, generator), as below, with some of the options k, epsilon and reduction.
-# "path_length" is different: it is compared with a running mean, which the training loop keeps.
-LATENT_PENALTIES: Registry[Callable[..., Tensor]] = Registry("latent penalty", "orthogan.penalties")
+Penalty = Callable[..., Tensor]  # (function, z, *, generator, **options) -> scalar, as hessian_penalty
 
 
-@LATENT_PENALTIES.register("hessian")
 def hessian_penalty(
     function: Callable[[Tensor], Features],
     z: Tensor,
@@ -65,7 +73,6 @@ def hessian_penalty(
         return torch.stack([_over_batch(part, over_batch) for part in reduced]).sum()
 
 
-@LATENT_PENALTIES.register("orojar")
 def orojar_penalty(
     function: Callable[[Tensor], Features],
     z: Tensor,
@@ -107,7 +114,6 @@ def orojar_penalty(
         return torch.stack([_over_batch(part, over_batch) for part in spread]).sum()
 
 
-@LATENT_PENALTIES.register("path_length")
 def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
     """Return |J^T y| (n,) of each latent, y an image of noise N(0, 1 / pixels) (Karras et al. 2020, section 3.2).
 
@@ -129,12 +135,6 @@ def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: to
     squares = at_least_float32(gradient).square()
     # the square root is not differentiable at 0
     return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
-
-
-@LATENT_PENALTIES.register("none")
-def no_penalty(function: Callable[[Tensor], Features], z: Tensor) -> Tensor:
-    """Return zero."""
-    return z.new_zeros(())
 
 
 def _over_batch(values: Tensor, how: str) -> Tensor:
@@ -164,9 +164,9 @@ def _check_difference(k: int, epsilon: float) -> None:
 
 
 class LatentPenaltyConfig(Section):
-    """The config section ``loss.latent_penalty``."""
+    """The config section ``loss.latent_penalty``; each kind is a subclass in ``LATENT_PENALTIES``."""
 
-    kind: Annotated[str, KindOf(LATENT_PENALTIES)] = Field(
+    kind: str = Field(
         default="none", description="penalty on how G depends on its latent z (path_length: on w if G has one)"
     )
     weight: NotNegative | None = Field(
@@ -186,45 +186,132 @@ class LatentPenaltyConfig(Section):
     shrink: PositiveInt = Field(
         default=1, description="compute the penalty on 1/N of G's batch; 2 as published for path_length"
     )
-    layers: Layers = Field(
-        default=[],
-        description="hessian, orojar: submodules of G whose outputs are penalized, by name pattern such as blocks.*; "
-        "[] = the images",
-    )
-    reduction: Literal["max", "mean", "sum"] | None = Field(
-        default=None,
-        description="reduction over the elements of an output: hessian max | mean, orojar sum | mean; null = as "
-        "published, "
-        "the first",
-    )
-    over_batch: Literal["mean", "max"] = Field(
-        default="mean",
-        description="hessian, orojar: reduction over the latents of a batch; max as in the released code, for which "
-        "the published weights were chosen (with training.accumulate: over each part)",
-    )
-    directions: Annotated[int, Field(ge=2, le=1000)] = Field(
-        default=2, description="hessian, orojar: number of random sign vectors (k) for the variance"
-    )
-    epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
-        default=0.1, description="hessian, orojar: step size of the finite difference [units of z]"
-    )
-    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.01, description="path_length: weight of a new length in the running mean [0-1]"
-    )
+    published: ClassVar[str] = "such as 1.0"  # weights, for the message
+    # In version 0.1, the options of all kinds were listed, with these defaults.
+    OF_ALL_KINDS: ClassVar = {
+        "layers": [],
+        "reduction": None,
+        "over_batch": "mean",
+        "directions": 2,
+        "epsilon": 0.1,
+        "decay": 0.01,
+    }
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """Read configs of version 0.1, which listed the options of all kinds."""
+        tree = super().read_old_keys(tree)
+        if cls is LatentPenaltyConfig and tree.get("kind", "none") != "none":
+            return tree  # it is read again by the class of its kind
+        if cls.model_config.get("extra") == "allow":  # the options are not known yet
+            return tree
+        old = {key: default for key, default in cls.OF_ALL_KINDS.items() if key not in cls.model_fields}
+        return {key: value for key, value in tree.items() if key not in old or value != old[key]}
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind == "none":
-            return self
-        if self.weight is None:
-            raise ValueError(
-                "weight: must be set; published values are 0.1 (hessian), 1e-11 to 1e-6 (orojar, which grows with "
-                "the square of the number of features) and 2 (path_length)"
-            )
-        of_paths = self.kind == "path_length"
-        for key in ("layers", "reduction", "over_batch", "directions", "epsilon") if of_paths else ("decay",):
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: does not apply to {self.kind!r}; omit it")
-        if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):
-            raise ValueError(f"reduction: {self.kind!r} does not support {self.reduction!r}; use 'mean', or omit it")
+    def _weighted(self) -> Self:
+        if self.kind != "none" and self.weight is None:
+            raise ValueError(f"weight: must be set, {self.published}")
         return self
+
+
+class FeaturePenaltyConfig(LatentPenaltyConfig):
+    """A penalty on features of the generator, which are a function of its latent."""
+
+    layers: Layers = Field(
+        default=[],
+        description="submodules of G whose outputs are penalized, by name pattern such as blocks.*; [] = the images",
+    )
+    penalty: ClassVar[Penalty]
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the options of ``penalty``."""
+        return self.model_dump(exclude={*FeaturePenaltyConfig.model_fields})
+
+
+def _adopt(found: Any) -> type[LatentPenaltyConfig]:
+    if inspect.isclass(found) and issubclass(found, LatentPenaltyConfig):
+        return found
+    arguments = list(inspect.signature(found).parameters) if inspect.isfunction(found) else []
+    if len(arguments) < 2:
+        raise TypeError(
+            f"{describe(found)}; name a function (function, z, *, generator, **options) -> scalar, such as "
+            "orthogan.penalties.latent.hessian_penalty"
+        )
+    config = section_of_options(found, FeaturePenaltyConfig, *arguments[:2], "generator")
+    config.penalty = staticmethod(found if "generator" in arguments else _without_generator(found))
+    return config
+
+
+def _without_generator(penalty: Penalty) -> Penalty:
+    """Return ``penalty`` without the argument ``generator``, which a penalty that draws nothing does not have."""
+    return lambda function, z, generator=None, **options: penalty(function, z, **options)
+
+
+LATENT_PENALTIES: Registry[type[LatentPenaltyConfig]] = Registry("latent penalty", "orthogan.penalties", adopt=_adopt)
+LATENT_PENALTIES.register("none")(LatentPenaltyConfig)
+LATENT_PENALTY = OpenSection(LATENT_PENALTIES)
+
+
+class _DifferenceConfig(FeaturePenaltyConfig):
+    """A variance over random sign vectors of a finite difference."""
+
+    over_batch: Literal["mean", "max"] = Field(
+        default="mean",
+        description="reduction over the latents of a batch; max as in the released code, for which the published "
+        "weights were chosen (with training.accumulate: over each part)",
+    )
+    directions: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=2, description="number of random sign vectors (k) for the variance"
+    )
+    epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
+        default=0.1, description="step size of the finite difference [units of z]"
+    )
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """Read configs of version 0.1, in which a ``reduction`` of null was the default of the kind."""
+        tree = super().read_old_keys(tree)
+        return {key: value for key, value in tree.items() if key != "reduction" or value is not None}
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the options of ``penalty``, which calls the number of directions k."""
+        found = super().keywords()
+        return found | {"k": found.pop("directions")}
+
+
+@LATENT_PENALTIES.register("hessian")
+class HessianConfig(_DifferenceConfig):
+    """The Hessian penalty (Peebles et al. 2020, arXiv:2008.10599): directions do not interact."""
+
+    reduction: Literal["max", "mean"] = Field(
+        default="max", description="reduction over the elements of an output; max as published"
+    )
+    published: ClassVar = "such as 0.1 (published for ProGAN) or 1e-3 (for dSprites)"
+    penalty: ClassVar = staticmethod(hessian_penalty)
+
+
+@LATENT_PENALTIES.register("orojar")
+class OroJaRConfig(_DifferenceConfig):
+    """OroJaR (Wei et al. 2021, arXiv:2108.07668): directions change the features orthogonally."""
+
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="reduction over the elements of an output; sum as published"
+    )
+    published: ClassVar = (
+        "published are 1e-11 (dSprites) to 1e-6 (CelebA); the penalty grows with the square of the number of features"
+    )
+    penalty: ClassVar = staticmethod(orojar_penalty)
+
+
+@LATENT_PENALTIES.register("path_length")
+class PathLengthConfig(LatentPenaltyConfig):
+    """Path length (Karras et al. 2020, arXiv:1912.04958, section 3.2): its distance to a running mean, squared.
+
+    The training loop keeps the mean.
+    """
+
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.01, description="weight of a new length in the running mean [0-1]"
+    )
+    published: ClassVar = "such as 2, as published"

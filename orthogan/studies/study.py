@@ -235,7 +235,7 @@ class Study:
         baseline: the method that the others are compared with on equal seeds.
         run: makes or resumes the run of a config, as ``orthogan.training.train`` does, with its exceptions.
         needs: called first; each raises ``UserError`` if something is not installed.
-        imports: modules that take long to import and that every run needs. The process that runs them imports them once.
+        imports: modules that every run needs and that take long to import: they are imported once, before the runs.
         overlays: caption -> a picture of all methods of a setting together.
 
     Raises:

@@ -24,7 +24,7 @@ from orthogan.losses import LOSSES
 from orthogan.penalties.contrastive import ContrastiveConfig
 from orthogan.penalties.information import InformationConfig
 from orthogan.penalties.input_gradient import GRADIENT_PENALTIES
-from orthogan.penalties.latent import LatentPenaltyConfig
+from orthogan.penalties.latent import LATENT_PENALTY, LatentPenaltyConfig
 from orthogan.penalties.total_correlation import TotalCorrelationConfig
 from orthogan.training.trackers.tracker import TRACKERS
 
@@ -68,7 +68,7 @@ class LossConfig(Section):
         default="hinge", description="adversarial loss; relativistic compares real image i with fake image i"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
-    latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
+    latent_penalty: Annotated[LatentPenaltyConfig, LATENT_PENALTY] = LatentPenaltyConfig()
     information: InformationConfig = InformationConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     total_correlation: TotalCorrelationConfig = TotalCorrelationConfig()

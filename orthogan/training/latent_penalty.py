@@ -6,7 +6,6 @@ All use the generator in eval mode and float32, as a deterministic function of e
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,13 @@ from torch.nn.utils import parametrize
 from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
-from orthogan.penalties.latent import LATENT_PENALTIES, LatentPenaltyConfig, path_lengths
+from orthogan.penalties.latent import (
+    LATENT_PENALTY,
+    FeaturePenaltyConfig,
+    LatentPenaltyConfig,
+    PathLengthConfig,
+    path_lengths,
+)
 from orthogan.weights.selection import choose
 
 KEY = "loss.latent_penalty"
@@ -36,13 +41,12 @@ class LatentPenalty:
     """
 
     def __init__(self, generator: Generator, config: LatentPenaltyConfig, device: torch.device) -> None:
-        self.generator, self.config = generator, config
+        self.generator, self.config = generator, LATENT_PENALTY.resolved(config)
         self.on = config.kind != "none"
         self.lazy = self.on and config.interval > 1
-        self.layers = _matching(generator, config.layers) if config.layers else []
+        layers = self.config.layers if isinstance(self.config, FeaturePenaltyConfig) else []
+        self.layers = _matching(generator, layers) if layers else []
         self.mean = torch.zeros((), device=device)
-        self._penalty = LATENT_PENALTIES.get(config.kind, f"{KEY}.kind")
-        self._options = inspect.signature(self._penalty).parameters
         self._lengths: list[Tensor] = []  # of this step; cleared after the step
         if self.layers:
             self._try_layers(device)
@@ -63,16 +67,12 @@ class LatentPenalty:
         """
         config = self.config
         with _observed(self.generator, z.device):
-            if config.kind == "path_length":
+            if isinstance(config, FeaturePenaltyConfig):
+                value = config.penalty(self._features(labels), z, generator=rng, **config.keywords())
+            else:
                 lengths = path_lengths(self.generator, z, labels, rng)
                 self._lengths.append(lengths.detach().mean())
                 value = (lengths - self.mean).square().mean()
-            else:
-                given = {"k": config.directions, "epsilon": config.epsilon, "generator": rng}
-                given |= {} if config.reduction is None else {"reduction": config.reduction}
-                given |= {"over_batch": config.over_batch}
-                options = {name: option for name, option in given.items() if name in self._options}
-                value = self._penalty(self._features(labels), z, **options)
         return value, {f"G/{config.kind.rpartition(':')[2]}": value.detach()}
 
     def finish_step(self, accelerator: Accelerator) -> None:
@@ -85,16 +85,17 @@ class LatentPenalty:
             return
         seen = accelerator.reduce(torch.stack(self._lengths).mean(), "mean")
         assert isinstance(seen, Tensor)
+        assert isinstance(self.config, PathLengthConfig)
         self.mean.lerp_(seen, self.config.decay)
         self._lengths.clear()
 
     def scalars(self) -> dict[str, float]:
         """The running mean of the path length, where that is used."""
-        return {"G/path_length_mean": float(self.mean)} if self.config.kind == "path_length" else {}
+        return {"G/path_length_mean": float(self.mean)} if isinstance(self.config, PathLengthConfig) else {}
 
     def state(self) -> dict[str, Tensor]:
         """What must be stored to continue exactly."""
-        return {"path_length_mean": self.mean} if self.config.kind == "path_length" else {}
+        return {"path_length_mean": self.mean} if isinstance(self.config, PathLengthConfig) else {}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``state``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
-from orthogan.penalties.latent import LatentPenaltyConfig, hessian_penalty, orojar_penalty, path_lengths
+from orthogan.penalties.latent import (
+    LATENT_PENALTIES,
+    LatentPenaltyConfig,
+    hessian_penalty,
+    orojar_penalty,
+    path_lengths,
+)
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from orthogan.training.latent_penalty import LatentPenalty
@@ -270,10 +278,10 @@ assert abs(float(penalty.mean) - sum(both) / 4) < 1e-6, (penalty.mean, both)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["loss.latent_penalty.kind=orojar"], r"loss\.latent_penalty\.weight: must be set; published values are"),
-        ([option(kind="path_length", weight=2, epsilon=0.2)], r"epsilon: does not apply to 'path_length'"),
-        ([option(kind="hessian", weight=2, decay=0.2)], r"decay: does not apply to 'hessian'"),
-        ([option(kind="hessian", weight=2, reduction="sum")], r"reduction: 'hessian' does not support"),
+        (["loss.latent_penalty.kind=orojar"], r"loss\.latent_penalty\.weight: must be set, published are 1e-11"),
+        ([option(kind="path_length", weight=2, epsilon=0.2)], r"latent_penalty\.epsilon'; it is an option of"),
+        ([option(kind="hessian", weight=2, decay=0.2)], r"\.decay'; it is an option of kind 'path_length'"),
+        ([option(kind="hessian", weight=2, reduction="sum")], r"reduction: .*'max' or 'mean'"),
         ([option(kind="hessian", weight=2, shrink=3)], r"shrink: 3 parts .* do not divide"),
         ([option(kind="hessian", weight=2, layers="[bloks.*]")], r"layers: 'bloks\.\*' matches nothing in SNGAN"),
         ([option(kind="hessian", weight=2, layers="[blocks]")], r"layers: blocks are not used"),
@@ -300,15 +308,42 @@ def test_a_classifier_has_no_latent() -> None:
         load_config(None, ["task=classifier", option(kind="hessian", weight=2)])
 
 
-def test_a_penalty_from_outside_the_package_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_penalty_from_outside_the_package_trains_with_its_own_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_penalties.py").write_text(
-        "def length(function, z, *, epsilon):\n    return epsilon * function(z)[0].square().mean()\n"
+        "def length(function, z, *, strength: float = 1.0):\n    return strength * function(z)[0].square().mean()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    config = tiny(tmp_path / "run", option(kind="'my_penalties:length'", weight=1.0, epsilon=0.5), "training.steps=2")
-    run = train(config)
-    assert '"G/length"' in (run / "log.jsonl").read_text()
-    net = Toy()
-    value, _ = penalty_of(net, kind="my_penalties:length", epsilon=0.5)(z := torch.randn(4, 3), None, rng())
-    with eval_mode(net):
-        torch.testing.assert_close(value.detach(), 0.5 * net(z).square().mean())
+    values = {}
+    for name, options in {"usual": {}, "own": {"strength": 0.5}}.items():
+        section = option(kind="'my_penalties:length'", weight=1e-6, **options)
+        run = train(tiny(tmp_path / name, section, "training.steps=1", "logging.every=1", "checkpoint.every=1"))
+        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        values[name] = next(line["G/length"] for line in lines if "G/length" in line)
+    assert values["usual"] > 0
+    assert values["own"] == pytest.approx(values["usual"] / 2, rel=1e-6)
+    with pytest.raises(UserError, match=r"strengh"):
+        train(tiny(tmp_path / "typo", option(kind="'my_penalties:length'", weight=1e-6, strengh=0.5)))
+
+
+OF_VERSION_0_1 = {
+    "weight": 1.0,
+    "interval": 1,
+    "ramp": 0.0,
+    "shrink": 1,
+    "layers": [],
+    "reduction": None,
+    "over_batch": "mean",
+    "directions": 2,
+    "epsilon": 0.1,
+    "decay": 0.01,
+}
+
+
+@pytest.mark.parametrize("kind", ["none", "hessian", "orojar", "path_length"])
+def test_configs_of_version_0_1_which_list_the_options_of_all_kinds_are_read(kind: str) -> None:
+    read = Config.model_validate({"loss": {"latent_penalty": {"kind": kind, **OF_VERSION_0_1}}})
+    now = Config.model_validate({"loss": {"latent_penalty": {"kind": kind, "weight": 1.0}}})
+    assert read.loss.latent_penalty == now.loss.latent_penalty
+    assert type(read.loss.latent_penalty) is LATENT_PENALTIES.get(kind)
