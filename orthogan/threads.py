@@ -11,10 +11,9 @@ from typing import ClassVar, NamedTuple, Self
 
 import torch
 
-from orthogan.io.threads import cores
+from orthogan.io.threads import GIVEN, cores
 
 WINDOW = 5.0  # seconds over which the load is measured
-GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # a user who sets one of these has chosen a number
 FREE = 0.5  # cores; less than this is no free core
 
 

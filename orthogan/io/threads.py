@@ -17,6 +17,7 @@ B = TypeVar("B")
 
 
 CGROUP = Path("/sys/fs/cgroup")  # of a container
+GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # a user who sets one of these has chosen a number
 
 
 def cores() -> int:
@@ -26,9 +27,12 @@ def cores() -> int:
 
 
 def threads_per_process(processes: int) -> int:
-    """Threads of each of ``processes`` side by side: OMP_NUM_THREADS if it is set, else its share of the cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list has one number per nested level
-    return int(given) if is_whole_number(given) and int(given) else max(1, cores() // processes)
+    """Threads of each of ``processes`` side by side: the first number in ``GIVEN``, else a share of the cores."""
+    for name in GIVEN:
+        given = os.environ.get(name, "").partition(",")[0].strip()  # a list has one number per nested level
+        if is_whole_number(given) and int(given):
+            return int(given)
+    return max(1, cores() // processes)
 
 
 def _limit(folder: Path) -> float:

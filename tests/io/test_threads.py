@@ -16,7 +16,15 @@ def test_a_number_of_the_user_counts_else_a_share_of_the_cores(
     given: str | None, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if given is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert threads_per_process(processes) == expected
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        for other in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            monkeypatch.delenv(other, raising=False)
+        if given is not None:
+            monkeypatch.setenv(name, given)
+        assert threads_per_process(processes) == expected
+
+
+def test_omp_num_threads_comes_first_as_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_per_process(2) == 3
