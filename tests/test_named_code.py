@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 import orthogan
 from orthogan.cli.main import main
+from orthogan.config.base import MayNameCode, Section, literals, marker_of, section_class
 from orthogan.config.files import load_config, own_names
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
@@ -460,12 +462,32 @@ EVERY_KEY = {
     "model.discriminator.penalties": [{"kind": "beside:Net"}],
     "model.generator.gradient_transforms": [{"kind": "beside:Net"}],
     "loss.kind": "beside:Net",
+    "loss.gradient_penalty.kind": "beside:Net",
     "loss.latent_penalty": {"kind": "beside:Net", "weight": 0.1},
+    "logging.trackers": ["tensorboard", "beside:Net"],
     "data.source": "beside:Net",
     "augment.kind": "beside:Net",
     "evaluation.metrics": ["fid", "beside:Net"],
     "evaluation.extractor": "beside:Extractor",
 }
+
+
+def keys_of_names(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """The keys of a config that may hold ``module:Name``."""
+    for name, field in section.model_fields.items():
+        annotation = field.rebuild_annotation()
+        inner = section_class(annotation)
+        if inner is not None:
+            yield from keys_of_names(inner, f"{prefix}{name}.")
+        elif (name == "kind" and not literals(annotation)) or marker_of(annotation, MayNameCode) is not None:
+            yield f"{prefix}{name}"
+
+
+def test_every_key_that_may_name_code_is_among_the_cases() -> None:
+    nets = re.compile(r"(generator|discriminator|classifier)\.")
+    tried = {f"{key}.kind" if isinstance(value, dict | list) else key for key, value in EVERY_KEY.items()}
+    tried |= EVERY_KEY.keys() | {"evaluation.best"}  # the best one is among the metrics
+    assert {nets.sub("net.", key) for key in keys_of_names(Config)} <= {nets.sub("net.", key) for key in tried}
 
 
 @pytest.mark.parametrize("key", EVERY_KEY)
