@@ -243,7 +243,7 @@ def _adopt(found: Any) -> type[LatentPenaltyConfig]:
     return config
 
 
-def _without_generator(penalty: Penalty) -> Penalty:
+def _without_generator(penalty: Callable[..., Any]) -> Penalty:
     """Return ``penalty`` without the argument ``generator``, which a penalty that draws nothing does not have."""
     return lambda function, z, generator=None, **options: penalty(function, z, **options)
 
