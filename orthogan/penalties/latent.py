@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from orthogan.config.base import (
-    Fraction,
-    Layers,
-    NotNegative,
-    OpenSection,
-    PositiveInt,
-    Section,
-    section_of_options,
-)
+from orthogan.config.base import Fraction, Layers, NotNegative, OpenSection, PositiveInt, Section, section_of_options
 from orthogan.errors import UserError
 from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.named_code import describe
@@ -186,7 +179,7 @@ class LatentPenaltyConfig(Section):
     shrink: PositiveInt = Field(
         default=1, description="compute the penalty on 1/N of G's batch; 2 as published for path_length"
     )
-    published: ClassVar[str] = "such as 1.0"  # weights, for the message
+    published: ClassVar[str] = "choose one, such as 1.0"  # weights, for the message
     # In version 0.1, the options of all kinds were listed, with these defaults.
     OF_ALL_KINDS: ClassVar = {
         "layers": [],
@@ -211,7 +204,7 @@ class LatentPenaltyConfig(Section):
     @model_validator(mode="after")
     def _weighted(self) -> Self:
         if self.kind != "none" and self.weight is None:
-            raise ValueError(f"weight: must be set, {self.published}")
+            raise ValueError(f"weight: must be set; {self.published}")
         return self
 
 
@@ -230,16 +223,21 @@ class FeaturePenaltyConfig(LatentPenaltyConfig):
 
 
 def _adopt(found: Any) -> type[LatentPenaltyConfig]:
-    if inspect.isclass(found) and issubclass(found, LatentPenaltyConfig):
+    if inspect.isclass(found) and issubclass(found, FeaturePenaltyConfig):  # others need the training loop
         return found
-    arguments = list(inspect.signature(found).parameters) if inspect.isfunction(found) else []
-    if len(arguments) < 2:
+    if not inspect.isfunction(found) or len(inspect.signature(found).parameters) < 2:
         raise TypeError(
             f"{describe(found)}; name a function (function, z, *, generator, **options) -> scalar, such as "
             "orthogan.penalties.latent.hessian_penalty"
         )
-    config = section_of_options(found, FeaturePenaltyConfig, *arguments[:2], "generator")
-    config.penalty = staticmethod(found if "generator" in arguments else _without_generator(found))
+    return _section(found)
+
+
+@cache
+def _section(penalty: Callable[..., Any]) -> type[FeaturePenaltyConfig]:
+    arguments = list(inspect.signature(penalty).parameters)
+    config = section_of_options(penalty, FeaturePenaltyConfig, *arguments[:2], "generator")
+    config.penalty = staticmethod(penalty if "generator" in arguments else _without_generator(penalty))
     return config
 
 
@@ -287,7 +285,7 @@ class HessianConfig(_DifferenceConfig):
     reduction: Literal["max", "mean"] = Field(
         default="max", description="reduction over the elements of an output; max as published"
     )
-    published: ClassVar = "such as 0.1 (published for ProGAN) or 1e-3 (for dSprites)"
+    published: ClassVar = "published values are 0.1 (ProGAN) and 1e-3 (dSprites)"
     penalty: ClassVar = staticmethod(hessian_penalty)
 
 
@@ -299,7 +297,8 @@ class OroJaRConfig(_DifferenceConfig):
         default="sum", description="reduction over the elements of an output; sum as published"
     )
     published: ClassVar = (
-        "published are 1e-11 (dSprites) to 1e-6 (CelebA); the penalty grows with the square of the number of features"
+        "published values are 1e-11 (dSprites) to 1e-6 (CelebA); the penalty grows with the square of the number of "
+        "features"
     )
     penalty: ClassVar = staticmethod(orojar_penalty)
 
@@ -314,4 +313,4 @@ class PathLengthConfig(LatentPenaltyConfig):
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.01, description="weight of a new length in the running mean [0-1]"
     )
-    published: ClassVar = "such as 2, as published"
+    published: ClassVar = "the published value is 2"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from orthogan.background import Worker, WorkerEnded
 from orthogan.errors import EXIT_DONE, Diverged, Stopped
-from orthogan.io.threads import cores, threads_per_process
+from orthogan.io.threads import GIVEN, cores, threads_per_process
 from orthogan.studies.cells import StudyRun
 from orthogan.studies.outcome import Outcome, load, save
 from orthogan.training.run_log import LOG
@@ -23,7 +23,7 @@ WORKER = "orthogan.studies.worker"
 LOOK = 0.5  # seconds between looks at the cells
 TAIL = 1 << 16  # bytes read from the end of a log, more than a line
 STOP = "stop"  # the message that makes a cell save and exit
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREADS = (*GIVEN, "OPENBLAS_NUM_THREADS")
 FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} runs [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 

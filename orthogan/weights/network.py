@@ -131,15 +131,19 @@ class Upkeep:
         """Update after each step; ``done`` is the number of steps so far."""
 
 
-@cache
 def _adopt(found: Any) -> type[ConstraintConfig]:
     if inspect.isclass(found) and issubclass(found, ConstraintConfig):
         return found
     if not inspect.isfunction(found) or len(inspect.signature(found).parameters) < 2:
         raise TypeError("a constraint is a function (layer, name, **options) -> layer, or a ConstraintConfig")
-    layer, name = list(inspect.signature(found).parameters)[:2]
-    config = section_of_options(found, ConstraintConfig, layer, name)
-    config.put_on = staticmethod(found)
+    return _section(found)
+
+
+@cache
+def _section(function: Callable[..., nn.Module]) -> type[ConstraintConfig]:
+    layer, name = list(inspect.signature(function).parameters)[:2]
+    config = section_of_options(function, ConstraintConfig, layer, name)
+    config.put_on = staticmethod(function)
     return config
 
 

@@ -24,11 +24,13 @@ from orthogan.penalties.latent import (
     orojar_penalty,
     path_lengths,
 )
+from orthogan.registry import Registry
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
+from orthogan.weights import CONSTRAINTS
 from tests.fixtures.latent_penalty import CPU, Linear, Toy, penalty_of, rng
 from tests.fixtures.runs import tensors, tiny
 from tests.fixtures.two_processes import both_finish
@@ -278,7 +280,7 @@ assert abs(float(penalty.mean) - sum(both) / 4) < 1e-6, (penalty.mean, both)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["loss.latent_penalty.kind=orojar"], r"loss\.latent_penalty\.weight: must be set, published are 1e-11"),
+        (["loss.latent_penalty.kind=orojar"], r"loss\.latent_penalty\.weight: must be set; published values are"),
         ([option(kind="path_length", weight=2, epsilon=0.2)], r"latent_penalty\.epsilon'; it is an option of"),
         ([option(kind="hessian", weight=2, decay=0.2)], r"\.decay'; it is an option of kind 'path_length'"),
         ([option(kind="hessian", weight=2, reduction="sum")], r"reduction: .*'max' or 'mean'"),
@@ -323,6 +325,10 @@ def test_a_penalty_from_outside_the_package_trains_with_its_own_options(
         values[name] = next(line["G/length"] for line in lines if "G/length" in line)
     assert values["usual"] > 0
     assert values["own"] == pytest.approx(values["usual"] / 2, rel=1e-6)
+    net = Toy()
+    value, _ = penalty_of(net, kind="my_penalties:length", strength=0.5)(z := torch.randn(4, 3), None, rng())
+    with eval_mode(net):
+        torch.testing.assert_close(value.detach(), 0.5 * net(z).square().mean())
     with pytest.raises(UserError, match=r"strengh"):
         train(tiny(tmp_path / "typo", option(kind="'my_penalties:length'", weight=1e-6, strengh=0.5)))
 
@@ -347,3 +353,22 @@ def test_configs_of_version_0_1_which_list_the_options_of_all_kinds_are_read(kin
     now = Config.model_validate({"loss": {"latent_penalty": {"kind": kind, "weight": 1.0}}})
     assert read.loss.latent_penalty == now.loss.latent_penalty
     assert type(read.loss.latent_penalty) is LATENT_PENALTIES.get(kind)
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "message"),
+    [
+        (LATENT_PENALTIES, "PathLengthConfig", r"name a function \(function, z, \*, generator, \*\*options\)"),
+        (LATENT_PENALTIES, "THINGS", r"name a function \(function, z, \*, generator, \*\*options\)"),
+        (CONSTRAINTS, "THINGS", r"a constraint is a function \(layer, name, \*\*options\)"),
+    ],
+)
+def test_what_is_neither_a_function_nor_a_section_of_options_is_refused(
+    registry: Registry[Any], name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other_things.py").write_text(
+        "from orthogan.penalties.latent import PathLengthConfig  # the training loop computes it\nTHINGS = [1, 2]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=message):
+        registry.get(f"other_things:{name}")
