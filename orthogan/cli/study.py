@@ -3,7 +3,7 @@
 The same command resumes a study: finished runs are never repeated. REPORT.md, report.html and table.json are written
 to OUT/NAME/SCALE.
 
-Example: orthogan study opt --scale cpu --seeds 3 data.path=/usr/share/datasets/fashion-mnist
+Example: orthogan study opt --scale cpu --seeds 3
 """
 
 from __future__ import annotations

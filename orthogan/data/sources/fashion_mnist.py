@@ -18,14 +18,16 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 
+PACKAGED = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts them
+
 
 @DATA_SOURCES.register("fashion-mnist")
 class FashionMNIST(DataSource):
     """Fashion-MNIST, 60,000 and 10,000 gray images of 10 classes.
 
-    ``path``: a folder with the four IDX files, gzipped or not (Debian's package ``dataset-fashion-mnist`` installs
-    one); by default torchvision's folder under ``root``. At 32 pixels, the 28 x 28 images get a black border of 2
-    pixels; for other sizes they are resized.
+    ``path``: a folder with the four IDX files, gzipped or not; by default torchvision's folder under ``root``, then
+    that of Debian's package ``dataset-fashion-mnist``, then a download. At 32 pixels, the 28 x 28 images get a black
+    border of 2 pixels; for other sizes they are resized.
     """
 
     path = "optional"
@@ -39,7 +41,10 @@ class FashionMNIST(DataSource):
         from torchvision import datasets  # takes seconds to import
 
         folder = user_path(data.path) if data.path else Path(data.root) / "FashionMNIST" / "raw"
-        found = [plain_or_gzipped(folder / stem) for stem in FILES[data.split]]
+        found = _files(folder, data.split)
+        if None in found and not data.path:
+            packaged = _files(Path(PACKAGED), data.split)
+            found = found if None in packaged else packaged
         missing = [f"{stem}.gz" for stem, file in zip(FILES[data.split], found, strict=True) if file is None]
         advice = (
             f"Put {' and '.join(f'{s}.gz' for s in FILES[data.split])} into {folder}, from "
@@ -56,7 +61,7 @@ class FashionMNIST(DataSource):
         if missing:
             with fetching("fashion-mnist", advice, folder):
                 datasets.FashionMNIST(data.root, train=data.split == "train", download=True)
-            found = [plain_or_gzipped(folder / stem) for stem in FILES[data.split]]
+            found = _files(folder, data.split)
         image_file, label_file = found
         if image_file is None or label_file is None:
             raise UserError(f"fashion-mnist: the download left {folder} incomplete. {advice}")
@@ -76,3 +81,8 @@ class FashionMNIST(DataSource):
             class_names=datasets.FashionMNIST.classes,
             transform=transform,
         )
+
+
+def _files(folder: Path, split: str) -> list[Path | None]:
+    """The files of the images and of the labels in ``folder``, None for a missing one."""
+    return [plain_or_gzipped(folder / stem) for stem in FILES[split]]

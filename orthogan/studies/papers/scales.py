@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orthogan.data.sources.fashion_mnist import PACKAGED
 from orthogan.studies.study import Keys
 
 # seconds per run: this only checks that everything works
@@ -16,8 +17,7 @@ SMOKE: dict[str, Any] = {
     "checkpoint": {"every": 4, "keep": 100},
     "logging": {"every": 2, "spectrum_every": 4, "samples": 4, "tensorboard": False},
 }
-# the folder of the Debian package dataset-fashion-mnist; on other systems set data.path
-FASHION_PATH = "/usr/share/datasets/fashion-mnist"
+FASHION_PATH = PACKAGED  # on a system without Debian's package, set data.path
 # a minute or two per run on one core, which is the reason for half the resolution.
 FASHION_CPU: dict[str, Any] = {
     "task": "classifier",

@@ -17,6 +17,7 @@ from torchvision import datasets
 
 from orthogan.data import ImageSource, open_source
 from orthogan.data.download import NETWORK_TIMEOUT
+from orthogan.data.sources import fashion_mnist
 from orthogan.errors import UserError
 from tests.fixtures.sets import solid
 
@@ -24,13 +25,14 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
         assert socket.getdefaulttimeout() == NETWORK_TIMEOUT  # a server that does not answer is not waited for long
         raise urllib.error.URLError("no network here")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(fashion_mnist, "PACKAGED", str(tmp_path / "packaged"))  # this machine may have Debian's package
 
 
 def everything(source: ImageSource) -> tuple[np.ndarray, np.ndarray]:
@@ -214,6 +216,28 @@ def test_absent_sets_say_which_file_to_put_where(tmp_path: Path, kind: str, file
     assert file in message
     assert str(tmp_path / "here") in message
     assert socket.getdefaulttimeout() == before
+
+
+def test_fashion_mnist_of_the_system_is_used_where_no_folder_is_named(tmp_path: Path) -> None:
+    packaged, root = Path(fashion_mnist.PACKAGED), tmp_path / "data"
+    _fashion_files(packaged, gray=3)
+    options: dict[str, Any] = {"root": str(root), "resolution": 28, "channels": 1, "download": False}
+    assert open_source("fashion-mnist", **options).read(np.arange(2))[0].tolist() == np.full((2, 1, 28, 28), 3).tolist()
+    with pytest.raises(UserError, match=r"mine does not contain train-images"):  # a named folder is never replaced
+        open_source("fashion-mnist", path=str(tmp_path / "mine"), **options)
+    _fashion_files(root / "FashionMNIST" / "raw", gray=5)  # the user's own files come first
+    assert open_source("fashion-mnist", **options).read(np.arange(2))[0].tolist() == np.full((2, 1, 28, 28), 5).tolist()
+    (packaged / "train-labels-idx1-ubyte").unlink()
+    (root / "FashionMNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match=r"raw does not contain train-labels-idx1-ubyte\.gz"):
+        open_source("fashion-mnist", **options)
+
+
+def _fashion_files(folder: Path, gray: int) -> None:
+    """Two images of one gray level, and their labels, as IDX files."""
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte").write_bytes(idx(np.full((2, 28, 28), gray, np.uint8)))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.array([0, 1], np.uint8)))
 
 
 def test_named_folder_without_the_files(tmp_path: Path) -> None:
