@@ -11,14 +11,12 @@ from orthogan.config.base import (
     BatchSize,
     Count,
     Decay,
-    Fraction,
     Iterations,
     KindOf,
     NotNegative,
     Positive,
     PositiveInt,
     Section,
-    Share,
 )
 from orthogan.losses import LOSSES
 from orthogan.penalties.contrastive import ContrastiveConfig
@@ -26,6 +24,7 @@ from orthogan.penalties.information import InformationConfig
 from orthogan.penalties.input_gradient import GRADIENT_PENALTIES
 from orthogan.penalties.latent import LATENT_PENALTY, LatentPenaltyConfig
 from orthogan.penalties.total_correlation import TotalCorrelationConfig
+from orthogan.training.schedules import SCHEDULE, ScheduleConfig
 from orthogan.training.trackers.tracker import TRACKERS
 
 if TYPE_CHECKING:
@@ -158,43 +157,6 @@ class OptimizerConfig(Section):
     classifier: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
 
 
-class ScheduleConfig(Section):
-    """How the learning rates change over the run."""
-
-    kind: Literal["constant", "linear", "cosine", "step"] = Field(
-        default="constant", description="learning-rate schedule"
-    )
-    warmup: Fraction = Field(
-        default=0.0, description="fraction of the run over which the learning rate rises linearly from 0 [0-1]"
-    )
-    start: Fraction = Field(default=0.0, description="fraction of the run after which the decay begins [0-1]")
-    final: Fraction = Field(default=0.0, description="final learning rate, as a fraction of lr [0-1]")
-    milestones: list[Fraction] = Field(
-        default=[],
-        max_length=1000,
-        description="step: fractions of the run at which the learning rate drops, such as [0.4, 0.67]",
-    )
-    factor: Share = Field(default=0.1, description="step: factor on the learning rate at each milestone")
-
-    def unused(self) -> tuple[str, Collection[str]]:
-        """A constant learning rate does not decay."""
-        return ("kind", ("start", "final")) if self.kind == "constant" else ("", ())
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind == "step" and not self.milestones:
-            raise ValueError(
-                "milestones: kind 'step' needs the fractions of the run at which the learning rate drops, such as [0.5]"
-            )
-        if self.kind == "step" and (self.start or self.final):
-            key = "start" if self.start else "final"
-            raise ValueError(f"{key}: kind 'step' uses milestones and factor instead; omit it")
-        if self.kind != "step" and (self.milestones or self.factor != 0.1):
-            key = "milestones" if self.milestones else "factor"
-            raise ValueError(f"{key}: applies only to kind 'step', not to {self.kind!r}")
-        return self
-
-
 LONGEST = 0.28  # relative length of an average; that of a uniform profile is 12 ** -0.5 = 0.289
 SNAPSHOTS = 32  # of the averages in a run, where the config does not say how often
 
@@ -274,7 +236,7 @@ class TrainingConfig(Section):
     accumulate: PositiveInt = Field(
         default=1, description="split every batch into N parts and accumulate their gradients, to save memory"
     )
-    schedule: ScheduleConfig = ScheduleConfig()
+    schedule: Annotated[ScheduleConfig, SCHEDULE] = ScheduleConfig()
     ema: EmaConfig = EmaConfig()
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="precision of the forward and backward passes; auto = bf16 if it is fast here"

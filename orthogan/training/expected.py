@@ -30,7 +30,7 @@ from orthogan.io.write import write_text
 from orthogan.models.card import Curve, Point, comparable, fakes_in_words, shipped_cards
 from orthogan.models.shipped import GENERATOR
 from orthogan.training.resume import METRICS, own_scores
-from orthogan.training.schedule import keys_of_length
+from orthogan.training.schedules import keys_of_length
 
 SUFFIX = ".expected.json"
 # keys that do not affect the expected scores

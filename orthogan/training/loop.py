@@ -27,7 +27,7 @@ from orthogan.training.pace import Pace, remaining
 from orthogan.training.post_hoc_ema import forget_snapshots, is_snapshot_due, write_snapshot
 from orthogan.training.resume import RunState, continue_run, machine_of, record_of
 from orthogan.training.run_log import Means, RunLog
-from orthogan.training.schedule import factor
+from orthogan.training.schedules import factor, resolved
 from orthogan.training.scoring import Scoring, in_background
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
@@ -65,6 +65,7 @@ def _train(
     scoring = Scoring(run, task, config, accelerator, state, expected)
     if scoring.complete:
         return run
+    schedule = resolved(training.schedule)
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
     total = training.steps * task.images_per_step
     watch, means = FiniteWatch(), Means()
@@ -124,7 +125,7 @@ def _train(
                 images = step * task.images_per_step
                 for name, optimizer in task.optimizers.items():
                     for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
-                        group["lr"] = rate * factor(config.training.schedule, images, total)
+                        group["lr"] = rate * factor(schedule, images, total)
                 for phase in task.phases(step):
                     means.add(update(phase, task, accelerator, watch, step))
                 for name, average in task.averages.items():

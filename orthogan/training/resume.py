@@ -30,7 +30,7 @@ from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
 from orthogan.threads import ThreadCount
 from orthogan.training.run_log import LOG
-from orthogan.training.schedule import factor, keys_of_length
+from orthogan.training.schedules import factor, keys_of_length, resolved
 from orthogan.training.task import Task
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ def _new_length(old: dict[str, Any], config: Config, step: int) -> str:
     keys = keys_of_length(config)
     if not isinstance(before, int) or before == after or not keys:
         return ""
-    rates = [factor(config.training.schedule, step, total) for total in (before, after)]
+    schedule = resolved(config.training.schedule)
+    rates = [factor(schedule, step, total) for total in (before, after)]
     rate = f"; the learning rate, which was at {rates[0]:.3g} times lr, continues at {rates[1]:.3g} times lr"
     follow = "follows" if len(keys) == 1 else "follow"
     return (

@@ -31,6 +31,7 @@ from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import train_task, try_out
 from orthogan.training.precision import make_accelerator
 from orthogan.training.resume import check_run
+from orthogan.training.schedules import resolved
 from orthogan.training.scoring import is_finished, is_scored
 from orthogan.training.task import Task
 from orthogan.training.trackers.tracker import check_trackers
@@ -186,6 +187,7 @@ def _processes(config: Config) -> Iterator[Accelerator]:
 
 @contextmanager
 def _task(config: Config, trust: Trust, accelerator: Accelerator) -> Iterator[Task]:
+    resolved(config.training.schedule)  # a mistake in the user's own is reported before the data is opened
     task: Task
     if config.task == "classifier":
         with accelerator.main_process_first():  # one process downloads or decodes; the others use the result

@@ -524,7 +524,6 @@ def test_options_of_another_source_or_kind_stay_behind(tmp_path: Path) -> None:
     [
         ("loss.gradient_penalty.weight=5", "loss.gradient_penalty.kind=r1"),
         ("loss.gradient_penalty.interval=2", "loss.gradient_penalty.kind=r1"),
-        ("training.schedule.final=0.1", "training.schedule.kind=linear"),
         ("model.generator.whitening.eps=0.5", "model.generator.whitening.layers=*"),
         ("model.discriminator.pooling.dimension=8", "model.discriminator.pooling.kind=covariance"),
     ],

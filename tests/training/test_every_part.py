@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,41 +14,99 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from orthogan.errors import Diverged
+from orthogan import load
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
+from orthogan.errors import Diverged, UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io.json_lines import keep_json_lines
-from orthogan.training.config import EmaConfig, ScheduleConfig
+from orthogan.training import dry_run, train
+from orthogan.training.config import EmaConfig
 from orthogan.training.ema import Ema
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.resume import RunState
 from orthogan.training.run_log import LOG, Means, RunLog
-from orthogan.training.schedule import factor
+from orthogan.training.schedules import SCHEDULES, ScheduleConfig, factor, resolved
+from orthogan.training.schedules.fall import Cosine, Linear
+from orthogan.training.schedules.step import Step
 from orthogan.training.watch import FiniteWatch
+from tests.fixtures.runs import tiny
 
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (ScheduleConfig(kind="constant"), [1, 1, 1, 1, 1]),
-        (ScheduleConfig(kind="linear"), [1, 0.75, 0.5, 0.25, 0]),
-        (ScheduleConfig(kind="linear", start=0.5), [1, 1, 1, 0.5, 0]),
-        (ScheduleConfig(kind="linear", final=0.2), [1, 0.8, 0.6, 0.4, 0.2]),
-        (ScheduleConfig(kind="cosine"), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]),
-        (ScheduleConfig(kind="linear", start=1.0), [1, 1, 1, 1, 1]),
-        (ScheduleConfig(kind="constant", warmup=0.5), [0, 0.5, 1, 1, 1]),
-        (ScheduleConfig(kind="linear", warmup=0.5, start=0.25), [0, 0.5, 2 / 3, 1 / 3, 0]),
-        (ScheduleConfig(kind="step", warmup=0.25, milestones=[0.75]), [0, 1, 1, 0.1, 0.1]),
+        (ScheduleConfig(), [1, 1, 1, 1, 1]),
+        (Linear(), [1, 0.75, 0.5, 0.25, 0]),
+        (Linear(start=0.5), [1, 1, 1, 0.5, 0]),
+        (Linear(final=0.2), [1, 0.8, 0.6, 0.4, 0.2]),
+        (Cosine(), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]),
+        (Linear(start=1.0), [1, 1, 1, 1, 1]),
+        (ScheduleConfig(warmup=0.5), [0, 0.5, 1, 1, 1]),
+        (Linear(warmup=0.5, start=0.25), [0, 0.5, 2 / 3, 1 / 3, 0]),
+        (Step(warmup=0.25, milestones=[0.75]), [0, 1, 1, 0.1, 0.1]),
     ],
 )
 def test_schedules(schedule: ScheduleConfig, expected: list[float]) -> None:
     assert [factor(schedule, i * 100, 400) for i in range(5)] == pytest.approx(expected)
 
 
-@given(st.integers(0, 10_000), st.sampled_from(["linear", "cosine"]), st.floats(0, 1), st.floats(0, 1))
-def test_schedules_never_rise(images: int, kind: str, start: float, final: float) -> None:
-    schedule = ScheduleConfig.model_validate({"kind": kind, "start": start, "final": final})
+@given(st.integers(0, 10_000), st.sampled_from([Linear, Cosine]), st.floats(0, 1), st.floats(0, 1))
+def test_schedules_never_rise(images: int, kind: type[Linear], start: float, final: float) -> None:
+    schedule = kind(start=start, final=final)
     now, later = factor(schedule, images, 10_000), factor(schedule, images + 100, 10_000)
     assert final - 1e-12 <= later <= now + 1e-12 <= 1 + 2e-12
+
+
+@pytest.mark.parametrize(
+    "kind", [{"kind": "constant"}, {"kind": "linear"}, {"kind": "cosine"}, {"kind": "step", "milestones": [0.5]}]
+)
+def test_schedules_of_version_0_1_which_list_the_options_of_all_kinds_are_read(kind: dict[str, Any]) -> None:
+    old = {"warmup": 0.0, "start": 0.0, "final": 0.0, "milestones": [], "factor": 0.1, **kind}
+    read, now = (Config.model_validate({"training": {"schedule": tree}}) for tree in (old, kind))
+    assert read == now
+    assert type(read.training.schedule) is SCHEDULES.get(kind["kind"])
+    assert Config.model_validate(now.model_dump()) == now
+
+
+OWN_SCHEDULES = """
+def halves(done, parts: int = 2):
+    return 0.5 ** int(done * parts)
+
+def gap(done):
+    return float("nan") if done == 0.5 else 1.0
+
+def below(done):
+    return 0.5 - done
+
+THINGS = [1, 2]
+"""
+
+
+def test_an_own_schedule_is_a_function_of_the_share_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_schedules.py").write_text(OWN_SCHEDULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = ["training.schedule={kind: 'own_schedules:halves', parts: 4, warmup: 0.5}"]
+    read = load_config(None, keys).training.schedule
+    schedule = resolved(read)
+    assert [factor(schedule, i * 100, 400) for i in range(4)] == [0.0, 0.25, 0.25, 0.125]
+    same = "training.schedule={kind: step, milestones: [0.25, 0.5, 0.75], factor: 0.5, warmup: 0.5}"
+    runs = [train(tiny(tmp_path / name, "training.steps=4", key)) for name, key in (("a", keys[0]), ("b", same))]
+    mine, step = (load(run).state_dict() for run in runs)
+    assert all(torch.equal(mine[name], step[name]) for name in step)
+    for kind, message in (
+        ("halves, parts: 1.5", r"training\.schedule\.parts is 1\.5"),
+        ("gap", r"own_schedules:gap'.*nan at 0\.5 of the run.*finite"),
+        ("below", r"own_schedules:below'.*-0\.5 at 1 of the run"),
+        ("THINGS", r"name a function \(done, \*\*options\)"),
+        ("absent", r"own_schedules:absent"),
+    ):
+        name, _, options = kind.partition(", ")
+        section = f"training.schedule={{kind: 'own_schedules:{name}'{', ' * bool(options)}{options}}}"
+        for start in (train, dry_run):
+            with pytest.raises(UserError, match=message):
+                start(tiny(tmp_path / "other", section))
+            assert not (tmp_path / "other").exists() or not list((tmp_path / "other").iterdir())
 
 
 def test_average_halves_its_distance_in_one_half_life() -> None:

@@ -32,10 +32,10 @@ from orthogan.rng import generator
 from orthogan.training import dry_run, train
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.classifier.task import ClassifierTask, open_sources
-from orthogan.training.config import ScheduleConfig
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
-from orthogan.training.schedule import factor
+from orthogan.training.schedules import factor
+from orthogan.training.schedules.step import Step
 from orthogan.training.watch import FiniteWatch
 from tests.fixtures.overrides import flow, norm, one
 from tests.fixtures.runs import ROOT, TINY_CLASSIFIER, environment, tensors, tiny_classifier
@@ -318,7 +318,7 @@ def test_weight_decay_is_on_every_parameter(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_steps_at_the_milestones() -> None:
-    schedule = ScheduleConfig(kind="step", milestones=[0.4, 2 / 3], factor=0.1)
+    schedule = Step(milestones=[0.4, 2 / 3], factor=0.1)
     total = 75_000 * 128
     rates = [factor(schedule, step * 128, total) for step in (0, 29_999, 30_000, 49_999, 50_000, 74_999)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
@@ -388,8 +388,16 @@ REFUSED = {
     ],
     "nesterov: needs a momentum": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
     "beta1: does not apply to kind 'sgd'": ["optimizer.classifier.beta1=0.5"],
-    "milestones: kind 'step' needs": ["training.schedule.kind=step"],
-    "milestones: applies only to kind 'step'": ["training.schedule.milestones=[0.5]"],
+    "training.schedule.milestones: field required": ["training.schedule.kind=step"],
+    "training.schedule.milestones is []: list should have at least 1 item": [
+        "training.schedule={kind: step, milestones: []}"
+    ],
+    "unknown key 'training.schedule.milestones'; it is an option of kind 'step'": [
+        "training.schedule.milestones=[0.5]"
+    ],
+    "unknown key 'training.schedule.start'; it is an option of kind 'cosine' or 'linear'": [
+        "training.schedule={kind: step, milestones: [0.5], start: 0.5}"
+    ],
     "has batch norms": ["training.accumulate=2"],
     "labels: 'celeba' has no classes": ["data.source=celeba"],
     "has 0 classes, but a classifier needs": ["data.source=array", "data.path={array}", "data.count=null"],
