@@ -464,6 +464,7 @@ EVERY_KEY = {
     "loss.kind": "beside:Net",
     "loss.gradient_penalty.kind": "beside:Net",
     "loss.latent_penalty": {"kind": "beside:Net", "weight": 0.1},
+    "optimizer.generator": {"kind": "beside:Net"},
     "training.schedule": {"kind": "beside:Net"},
     "logging.trackers": ["tensorboard", "beside:Net"],
     "data.source": "beside:Net",

@@ -14,7 +14,6 @@ from orthogan.config.base import (
     Iterations,
     KindOf,
     NotNegative,
-    Positive,
     PositiveInt,
     Section,
 )
@@ -24,6 +23,14 @@ from orthogan.penalties.information import InformationConfig
 from orthogan.penalties.input_gradient import GRADIENT_PENALTIES
 from orthogan.penalties.latent import LATENT_PENALTY, LatentPenaltyConfig
 from orthogan.penalties.total_correlation import TotalCorrelationConfig
+from orthogan.training.optimizers import (
+    CLASSIFIER_OPTIMIZER,
+    GAN_OPTIMIZER,
+    ClassifierOptimizerConfig,
+    GanOptimizerConfig,
+)
+from orthogan.training.optimizers.adam import AdamConfig
+from orthogan.training.optimizers.sgd import SGDConfig
 from orthogan.training.schedules import SCHEDULE, ScheduleConfig
 from orthogan.training.trackers.tracker import TRACKERS
 
@@ -109,52 +116,14 @@ class LossConfig(Section):
             )
 
 
-class AdamConfig(Section):
-    """Adam for one net."""
-
-    lr: Positive = Field(default=2e-4, description="learning rate")
-    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
-        default=0.0, description="decay of the first moment estimate"
-    )
-    beta2: Decay = Field(default=0.9, description="decay of the second moment estimate")
-    eps: Positive = Field(default=1e-8, description="value added to the denominator")
-
-
-class ClassifierOptimizerConfig(Section):
-    """The optimizer of a classifier."""
-
-    kind: Literal["sgd", "adam"] = Field(default="sgd", description="optimizer")
-    lr: Positive = Field(default=0.1, description="learning rate")
-    momentum: Decay = Field(default=0.9, description="sgd: momentum factor")
-    nesterov: bool = Field(default=False, description="sgd: use Nesterov momentum")
-    weight_decay: NotNegative = Field(
-        default=5e-4,
-        description="L2 penalty, also on biases and batch norms: this value times a parameter is added to its gradient",
-    )
-    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
-        default=0.9, description="adam: decay of the first moment estimate"
-    )
-    beta2: Decay = Field(default=0.999, description="adam: decay of the second moment estimate")
-    eps: Positive = Field(default=1e-8, description="adam: value added to the denominator")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: needs a momentum above 0; set momentum, such as 0.9")
-        for key in {"sgd": ("beta1", "beta2", "eps"), "adam": ("momentum", "nesterov")}[self.kind]:
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: does not apply to kind {self.kind!r}; omit it, or choose the other kind")
-        return self
-
-
 class OptimizerConfig(Section):
     """The optimizers of all nets."""
 
     only_for: ClassVar = {"gan": ("generator", "discriminator"), "classifier": ("classifier",)}
 
-    generator: AdamConfig = AdamConfig()
-    discriminator: AdamConfig = AdamConfig()
-    classifier: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
+    generator: Annotated[GanOptimizerConfig, GAN_OPTIMIZER] = AdamConfig()
+    discriminator: Annotated[GanOptimizerConfig, GAN_OPTIMIZER] = AdamConfig()
+    classifier: Annotated[ClassifierOptimizerConfig, CLASSIFIER_OPTIMIZER] = SGDConfig()
 
 
 LONGEST = 0.28  # relative length of an average; that of a uniform profile is 12 ** -0.5 = 0.289

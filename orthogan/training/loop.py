@@ -23,6 +23,7 @@ from orthogan.memory import peak_memory
 from orthogan.progress import duration
 from orthogan.threads import ThreadCount
 from orthogan.training.expected import Expected, find_expected
+from orthogan.training.optimizer_state import FIXED
 from orthogan.training.pace import Pace, remaining
 from orthogan.training.post_hoc_ema import forget_snapshots, is_snapshot_due, write_snapshot
 from orthogan.training.resume import RunState, continue_run, machine_of, record_of
@@ -230,7 +231,7 @@ def give_turn(optimizers: Mapping[str, Optimizer], net: str) -> None:
     """Enable gradients only for the parameters of ``net``; does nothing if the last phase had the same network."""
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
-            on = name == net and not group.get("frozen", False)
+            on = name == net and not group.get(FIXED, False)
             if group["params"] and group["params"][0].requires_grad != on:
                 for parameter in group["params"]:
                     parameter.requires_grad_(on)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from orthogan.errors import UserError
+
+FIXED = "frozen"  # marks the group of the parameters that are not trained
+_NEW = object()
 
 
 def keep_fixed(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
@@ -17,7 +22,7 @@ def keep_fixed(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None
     group = optimizer.param_groups[0]
     group["params"] = [p for p in group["params"] if id(p) not in fixed]
     optimizer.add_param_group({**{k: v for k, v in group.items() if k != "params"}, "params": list(fixed.values())})
-    optimizer.param_groups[-1]["frozen"] = True
+    optimizer.param_groups[-1][FIXED] = True
     for parameter in fixed.values():
         parameter.requires_grad_(False)
 
@@ -40,11 +45,24 @@ def respect_fixed(optimizer: Optimizer, net: nn.Module, key: str) -> None:
 
 
 def optimizer_tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """``{"conv.weight/exp_avg": ...}``: names survive a change in the order of construction."""
+    """``{"conv.weight/exp_avg": ...}``: names survive a change in the order of construction.
+
+    Integers and floats are stored as int64 and float64, which no optimizer of torch uses for its tensors. What an
+    optimizer of the user counts in its groups is ``{"group 0/k": ...}``.
+
+    Raises:
+        UserError: the state has something else than tensors and numbers.
+    """
     found: dict[str, Tensor] = {}
     for name, parameter in net.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            found[f"{name}/{key}"] = value if isinstance(value, Tensor) else torch.tensor(float(value))
+            if value is not None:
+                found[f"{name}/{key}"] = _as_tensor(value, f"{type(optimizer).__name__}: state {key!r} of {name}")
+    if type(optimizer) not in (Adam, SGD):
+        for i, group in enumerate(optimizer.param_groups):
+            for key, value in group.items():
+                if key not in ("params", "lr", FIXED) and optimizer.defaults.get(key, _NEW) is not value:
+                    found[f"group {i}/{key}"] = _as_tensor(value, f"{type(optimizer).__name__}: {key!r} of group {i}")
     return found
 
 
@@ -55,17 +73,32 @@ def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, T
         KeyError: a tensor belongs to no parameter of ``net``, or the state is that of another optimizer.
     """
     kinds = {name.rpartition("/")[2] for name in tensors}
-    if kinds and ("exp_avg" in kinds) != isinstance(optimizer, Adam):
+    if kinds and type(optimizer) in (Adam, SGD) and ("exp_avg" in kinds) != isinstance(optimizer, Adam):
         raise KeyError(f"{type(optimizer).__name__} cannot resume with {', '.join(sorted(kinds))}")
     parameters = dict(net.named_parameters())
     optimizer.state.clear()
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition("/")
-        parameter = parameters[owner]
-        if tensor.shape == parameter.shape and key != "step":
-            like = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
-            optimizer.state[parameter][key] = like.copy_(tensor)
-        else:
+        if owner not in parameters and (match := re.fullmatch(r"group (\d+)", owner)):
+            optimizer.param_groups[int(match[1])][key] = _as_value(tensor)
+            continue
+        parameter, value = parameters[owner], _as_value(tensor)
+        if isinstance(value, Tensor) and tensor.shape == parameter.shape and key != "step":
+            value = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        elif isinstance(value, Tensor) and optimizer.defaults.get("fused", False):
             # Adam's step count stays on the CPU unless the fused kernel wants it beside the parameter
-            fused = optimizer.defaults.get("fused", False)
-            optimizer.state[parameter][key] = tensor.to(parameter.device) if fused else tensor
+            value = value.to(parameter.device)
+        optimizer.state[parameter][key] = value
+
+
+def _as_tensor(value: Any, what: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, int | float):
+        return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+    raise UserError(f"{what} is a {type(value).__name__}; only tensors and numbers can be saved, so it cannot resume")
+
+
+def _as_value(tensor: Tensor) -> Tensor | int | float:
+    number = tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.float64)
+    return tensor.item() if number else tensor

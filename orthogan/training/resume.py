@@ -46,7 +46,7 @@ FIXED = (
     "model.*.kind",
     "model.*.channels",
     "model.generator.latent_dim",
-    "optimizer.classifier.kind",
+    "optimizer.*.kind",
 )
 METRICS = "metrics.jsonl"
 MOST_LISTED = 20  # names of classes in a message

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 
 from orthogan import weights
 from orthogan.config.schema import Config
@@ -30,10 +30,10 @@ from orthogan.size import size_in_words
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.compiled import Compiler
 from orthogan.training.conditioning import WeightRegularizers
-from orthogan.training.config import ClassifierOptimizerConfig
 from orthogan.training.ema import Ema
 from orthogan.training.measure import check_classifier, measure_classifier, time_classifier_score
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors, respect_fixed
+from orthogan.training.optimizers import CLASSIFIER_OPTIMIZER
 from orthogan.training.task import Losses, Phase
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class ClassifierTask:
         self.layout = memory_format(self.net, channels_last=training.channels_last)
         self.net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.nets: dict[str, nn.Module] = {"C": self.net}
-        self.optimizers: dict[str, Optimizer] = {"C": _optimizer(self.net, config.optimizer.classifier)}
+        optimizer = CLASSIFIER_OPTIMIZER.resolved(config.optimizer.classifier)
+        self.optimizers: dict[str, Optimizer] = {"C": optimizer.build(list(self.net.parameters()))}
         respect_fixed(self.optimizers["C"], self.net, "model.classifier")
         self.averages: dict[str, Ema] = {}
         self.conditioning = WeightRegularizers(
@@ -236,23 +237,3 @@ def _check_shares(config: Config, net: nn.Module, processes: int) -> None:
             "statistics would be those of a part instead of the batch; set it to 1, and use more processes or a "
             "smaller batch"
         )
-
-
-def _optimizer(net: nn.Module, config: ClassifierOptimizerConfig) -> Optimizer:
-    """Build SGD or Adam over all parameters; weight decay applies to all of them, as in the published recipes.
-
-    SGD is not fused: that one cannot reset the velocity of some parameters, as stochastic OPT does.
-    """
-    if config.kind == "sgd":
-        return SGD(
-            net.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-        )
-    fused = next(net.parameters()).device.type in ("cuda", "cpu")
-    betas = (config.beta1, config.beta2)
-    return Adam(
-        net.parameters(), lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused
-    )

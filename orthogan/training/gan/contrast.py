@@ -20,6 +20,7 @@ from orthogan.models.recognition import PairClassifier
 from orthogan.rng import derive
 from orthogan.training.gan.draws import Draws
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.optimizers.adam import AdamConfig
 from orthogan.training.task import Losses, Phase
 
 NET = "CR"
@@ -42,7 +43,8 @@ class Contrast:
         self.config, self.section, self.device = config, config.loss.contrastive, device
         self.size = self.section.batch_size or config.training.batch_size
         self.net = self._make(0).to(device)
-        adam = config.optimizer.discriminator
+        chosen = config.optimizer.discriminator
+        adam = chosen if isinstance(chosen, AdamConfig) else AdamConfig()
         self.optimizer = Adam(self.net.parameters(), lr=self.section.lr, betas=(adam.beta1, adam.beta2), eps=adam.eps)
         self.advance = weights.PowerIterationScheduler(self.net)
 

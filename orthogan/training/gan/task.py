@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from orthogan import weights
 from orthogan.config.schema import Config
@@ -40,7 +40,6 @@ from orthogan.rng import derive
 from orthogan.size import sides, size_in_words
 from orthogan.training.compiled import Compiler, supports_compiled_double_backward
 from orthogan.training.conditioning import WeightRegularizers
-from orthogan.training.config import AdamConfig
 from orthogan.training.ema import Ema, PowerEma, make_average
 from orthogan.training.gan.contrast import NET, Contrast
 from orthogan.training.gan.draws import Draws, check_shares
@@ -62,6 +61,7 @@ from orthogan.training.gan.phases import (
 from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.measure import check_generator, measure_generator, time_generator_score
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors, respect_fixed
+from orthogan.training.optimizers import GAN_OPTIMIZER, GanOptimizerConfig
 from orthogan.training.post_hoc_ema import snapshot_interval
 from orthogan.training.task import Losses, Phase
 from orthogan.training.tracking import Tracking
@@ -114,10 +114,10 @@ class GanTask:
             Contrast(self.generator, config, self.draws, self.device) if config.loss.contrastive.weight else None
         )
         self.tracking = Tracking(self.generator)
-        penalty, latent = config.loss.gradient_penalty, config.loss.latent_penalty
+        penalty, latent, rates = config.loss.gradient_penalty, config.loss.latent_penalty, config.optimizer
         self.optimizers: dict[str, Optimizer] = {
-            "G": _adam(self.generator, config.optimizer.generator, latent.interval if self.latent_penalty.lazy else 1),
-            "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.loss.lazy else 1),
+            "G": _optimizer(self.generator, rates.generator, latent.interval if self.latent_penalty.lazy else 1),
+            "D": _optimizer(self.discriminator, rates.discriminator, penalty.interval if self.loss.lazy else 1),
         }
         if self.contrast is not None:
             self.nets[NET], self.optimizers[NET] = self.contrast.net, self.contrast.optimizer
@@ -422,16 +422,8 @@ def _same(source: ImageSource) -> ImageSource:
     return source
 
 
-def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:
-    """Adam; with a lazy penalty every ``interval`` updates, corrected for the extra updates it makes.
-
-    Every ``interval`` main updates there is one more for the penalty, so the rates are scaled as in Karras et al.
-    2020b, appendix B: lr * s and beta ** s with s = interval / (interval + 1).
-    """
-    share = interval / (interval + 1) if interval > 1 else 1.0
-    betas = (config.beta1**share if config.beta1 else 0.0, math.pow(config.beta2, share))
-    fused = next(net.parameters()).device.type in ("cuda", "cpu")
-    return Adam(net.parameters(), lr=config.lr * share, betas=betas, eps=config.eps, fused=fused)
+def _optimizer(net: nn.Module, config: GanOptimizerConfig, interval: int) -> Optimizer:
+    return GAN_OPTIMIZER.resolved(config).build(list(net.parameters()), interval)
 
 
 def _label_table(source: ImageSource) -> LabelTable | None:

@@ -387,7 +387,10 @@ REFUSED = {
         "data.holdout=0.0",
     ],
     "nesterov: needs a momentum": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
-    "beta1: does not apply to kind 'sgd'": ["optimizer.classifier.beta1=0.5"],
+    "unknown key 'optimizer.classifier.beta1'; it is an option of kind 'adam'": ["optimizer.classifier.beta1=0.5"],
+    "unknown key 'optimizer.classifier.nesterov'; it is an option of kind 'sgd'": [
+        "optimizer.classifier={kind: adam, nesterov: true}"
+    ],
     "training.schedule.milestones: field required": ["training.schedule.kind=step"],
     "training.schedule.milestones is []: list should have at least 1 item": [
         "training.schedule={kind: step, milestones: []}"
