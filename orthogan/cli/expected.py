@@ -14,8 +14,13 @@ from orthogan.errors import UserError
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="finished runs that differ in their random seed")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs that differ in their random seed")
     parser.add_argument("--out", required=True, help="file to write: NAME.expected.json beside NAME.yaml")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept runs that are not finished; nothing is expected after their last score",
+    )
     parser.add_argument("--machine", default="", help="machine of the runs, such as '2 cores of a Xeon 6430'")
 
 
@@ -27,5 +32,10 @@ def run(arguments: Namespace) -> None:
 
     if not arguments.out.endswith(SUFFIX):
         raise UserError(f"--out {arguments.out}: the name must end with {SUFFIX}")
-    found = write_expected([Path(one) for one in arguments.runs], Path(arguments.out), machine=arguments.machine)
+    found = write_expected(
+        [Path(one) for one in arguments.runs],
+        Path(arguments.out),
+        machine=arguments.machine,
+        partial=arguments.partial,
+    )
     print(f"{arguments.out}: {Expected(arguments.out, found.expected).target()}")

@@ -37,16 +37,20 @@ class Curve(Section):
     protocol: dict[str, Any]
     points: list[Point]
     runs: int = Field(default=1, description="random seeds")
+    partial: bool = Field(default=False, description="the runs were stopped early: their end is not known")
 
     def at(self, images: int) -> Point | None:
         """Return the expected score after this many images; None before the first point.
 
-        It is interpolated linearly in the images between two points. After the last point it is the last score.
+        It is interpolated linearly in the images between two points. After the last point it is the last score, or
+        None where the runs were stopped early.
         """
         before = [point for point in self.points if point.images <= images]
         after = [point for point in self.points if point.images > images]
-        if not before or not after:
-            return before[-1] if before else None
+        if not before or (self.partial and not after and images > before[-1].images):
+            return None
+        if not after:
+            return before[-1]
         a, b = before[-1], after[0]
         share = (images - a.images) / (b.images - a.images)
         spread = None if a.std is None or b.std is None else a.std + share * (b.std - a.std)

@@ -196,8 +196,11 @@ def _value(label: str, point: Point) -> str:
     return f"{label} {point.value:.4g}" + (f" ± {point.std:.2g}" if point.std is not None else "")
 
 
-def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "") -> ExpectedFile:
+def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "", partial: bool = False) -> ExpectedFile:
     """Write the mean scores of finished runs of one config as what it should give.
+
+    Args:
+        partial: accept runs that are not finished; what is expected after their last score remains unknown.
 
     Raises:
         UserError: a run that is not finished or has no scores, runs of several configs, or the same seed twice.
@@ -210,10 +213,15 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "") -> Exp
         folder, record = newest
         config = validate(record["config"], {}, default_origin=str(folder / checkpoint.STATE))
         step = int(folder.name.removeprefix("step-"))
-        if step < config.training.steps:
-            raise UserError(f"{printable(run)}: is at step {step} of {config.training.steps}; finish it first")
+        if step < config.training.steps and not partial:
+            raise UserError(
+                f"{printable(run)}: is at step {step} of {config.training.steps}; finish it first, or add --partial "
+                "(in Python: partial=True) to record the scores until there"
+            )
         curves = curves_of(own_scores(run / METRICS, step), config.images_per_step)
-        if not any(curve.points[-1].images == step * config.images_per_step for curve in curves):
+        if not curves:
+            raise UserError(f"{printable(run)}: has no score yet; set evaluation.every")
+        if not partial and not any(curve.points[-1].images == step * config.images_per_step for curve in curves):
             raise UserError(f"{printable(run)}: has no score at its last step; set evaluation.every")
         found.append((config, curves, float(record["seconds"])))
     first = what_matters(found[0][0])
@@ -228,8 +236,10 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "") -> Exp
         )
     made = ExpectedFile(
         config=first | {"training": first["training"] | {"steps": found[0][0].training.steps}},
-        expected=mean_curves([curves for _, curves, _ in found]),
-        seconds=round(fmean(seconds for _, _, seconds in found), 1),
+        expected=[
+            curve.model_copy(update={"partial": partial}) for curve in mean_curves([curves for _, curves, _ in found])
+        ],
+        seconds=None if partial else round(fmean(seconds for _, _, seconds in found), 1),
         machine=machine,
     )
     if not made.expected:

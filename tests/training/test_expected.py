@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from orthogan.training.expected import (
     expected_files,
     find_expected,
     mean_curves,
+    read_expected,
     what_matters,
     write_expected,
 )
@@ -147,6 +149,27 @@ def test_a_file_beside_a_config_whose_data_must_have_a_path(shelf: Path, tmp_pat
     assert not find_expected(tiny(tmp_path / "new", *SCORED))
 
 
+def test_a_run_that_was_stopped_early_says_what_to_expect_until_there(
+    shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, config = tmp_path / "run", run_of(tmp_path / "run")
+    last = config.training.steps
+    shutil.rmtree(run / "checkpoints" / f"step-{last:09d}")
+    file = shelf / "configs" / f"tiny{SUFFIX}"
+    words = ["expected", str(run), "--out", str(file)]
+    assert main(words) == 2
+    assert f"of {last}; finish it first, or add --partial" in capsys.readouterr().err
+    assert main([*words, "--partial"]) == 0
+    curve = read_expected(file).expected[0]
+    assert (curve.partial, read_expected(file).seconds) == (True, None)
+    end = curve.points[-1]
+    assert end.images < config.images_per_step * last
+    assert curve.at(end.images) == end
+    assert curve.at(end.images + 1) is None
+    assert curve.model_copy(update={"partial": False}).at(end.images + 1) == end
+    assert find_expected(tiny(tmp_path / "new", *SCORED, "seed=7"))
+
+
 def test_runs_that_say_nothing_about_a_config_are_refused(tmp_path: Path) -> None:
     run_of(tmp_path / "a")
     run_of(tmp_path / "b", "optimizer.generator.lr=1e-3")
@@ -156,7 +179,7 @@ def test_runs_that_say_nothing_about_a_config_are_refused(tmp_path: Path) -> Non
         write_expected([tmp_path / "a", tmp_path / "b"], out)
     with pytest.raises(UserError, match="two runs have the same random seed"):
         write_expected([tmp_path / "a", tmp_path / "a"], out)
-    with pytest.raises(UserError, match="has no score at its last step"):
+    with pytest.raises(UserError, match="has no score yet"):
         write_expected([tmp_path / "c"], out)
     with pytest.raises(UserError, match="not a run with a complete checkpoint"):
         write_expected([tmp_path], out)
