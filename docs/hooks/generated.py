@@ -74,9 +74,9 @@ def about(thing: Any) -> tuple[str, list[str]]:
     section: Any = thing if inspect.isclass(thing) and issubclass(thing, Section) else None
     section = section or getattr(thing, "section", None) or getattr(thing, "config", None)
     if inspect.isclass(section) and issubclass(section, Section):
-        base = next((one for one in section.__mro__[1:] if "kind" in getattr(one, "model_fields", {})), Section)
+        base = [Section, *(one for one in section.__mro__[1:] if "kind" in getattr(one, "model_fields", {}))][-1]
         own = {name: field for name, field in section.model_fields.items() if name not in base.model_fields}
-        options = [f"`{name}={default(field)}` {field.description or ''}".strip() for name, field in own.items()]
+        options = [f"`{name}{value(field)}` {field.description or ''}".strip() for name, field in own.items()]
         return first_sentence(getattr(thing, "function", thing)), options
     if isinstance(thing, functools.partial):
         keywords = ", ".join(f"{key}={value!r}" for key, value in thing.keywords.items())
@@ -185,6 +185,11 @@ def default(field: Any) -> str:
     if field.is_required():
         return ""
     return yaml.safe_dump(field.default, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
+
+
+def value(field: Any) -> str:
+    """``=DEFAULT``, or nothing where the option must be given."""
+    return "" if field.is_required() else f"={default(field)}"
 
 
 def first_sentence(thing: Any) -> str:

@@ -32,6 +32,7 @@ from orthogan.training.optimizers import (
 from orthogan.training.optimizers.adam import AdamConfig
 from orthogan.training.optimizers.sgd import SGDConfig
 from orthogan.training.schedules import SCHEDULE, ScheduleConfig
+from orthogan.training.schedules.constant import Constant
 from orthogan.training.trackers.tracker import TRACKERS
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class TrainingConfig(Section):
     accumulate: PositiveInt = Field(
         default=1, description="split every batch into N parts and accumulate their gradients, to save memory"
     )
-    schedule: Annotated[ScheduleConfig, SCHEDULE] = ScheduleConfig()
+    schedule: Annotated[ScheduleConfig, SCHEDULE] = Constant()
     ema: EmaConfig = EmaConfig()
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="precision of the forward and backward passes; auto = bf16 if it is fast here"

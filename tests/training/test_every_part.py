@@ -27,6 +27,7 @@ from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.resume import RunState
 from orthogan.training.run_log import LOG, Means, RunLog
 from orthogan.training.schedules import SCHEDULES, ScheduleConfig, factor, resolved
+from orthogan.training.schedules.constant import Constant
 from orthogan.training.schedules.fall import Cosine, Linear
 from orthogan.training.schedules.step import Step
 from orthogan.training.watch import FiniteWatch
@@ -36,13 +37,13 @@ from tests.fixtures.runs import tiny
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        (ScheduleConfig(), [1, 1, 1, 1, 1]),
+        (Constant(), [1, 1, 1, 1, 1]),
         (Linear(), [1, 0.75, 0.5, 0.25, 0]),
         (Linear(start=0.5), [1, 1, 1, 0.5, 0]),
         (Linear(final=0.2), [1, 0.8, 0.6, 0.4, 0.2]),
         (Cosine(), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]),
         (Linear(start=1.0), [1, 1, 1, 1, 1]),
-        (ScheduleConfig(warmup=0.5), [0, 0.5, 1, 1, 1]),
+        (Constant(warmup=0.5), [0, 0.5, 1, 1, 1]),
         (Linear(warmup=0.5, start=0.25), [0, 0.5, 2 / 3, 1 / 3, 0]),
         (Step(warmup=0.25, milestones=[0.75]), [0, 1, 1, 0.1, 0.1]),
     ],

@@ -32,7 +32,7 @@ class Linear(ScheduleConfig):
 
 @SCHEDULES.register("cosine")
 class Cosine(Linear):
-    """The learning rate falls along half a cosine instead."""
+    """The learning rate falls along half a cosine from 1 at ``start`` to ``final`` at the end of the run."""
 
     kind: str = "cosine"
 

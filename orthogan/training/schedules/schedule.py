@@ -39,16 +39,14 @@ class ScheduleConfig(Section):
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
         """Read configs of version 0.1, which listed the options of all kinds."""
         tree = super().read_old_keys(tree)
-        if cls is ScheduleConfig and tree.get("kind", "constant") != "constant":
+        if cls is ScheduleConfig or cls.model_config.get("extra") == "allow":
             return tree  # it is read again by the class of its kind
-        if cls.model_config.get("extra") == "allow":  # the options are not known yet
-            return tree
         old = {key: default for key, default in cls.OF_ALL_KINDS.items() if key not in cls.model_fields}
         return {key: value for key, value in tree.items() if key not in old or value != old[key]}
 
     def decay(self, images: int, total: int) -> float:
         """Return the factor on the learning rate after ``images`` of ``total`` images, without the warm-up."""
-        return 1.0
+        raise NotImplementedError
 
 
 def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
@@ -90,7 +88,6 @@ def _section(shape: Shape) -> type[ScheduleConfig]:
 
 
 SCHEDULES: Registry[type[ScheduleConfig]] = Registry("schedule", "orthogan.training.schedules", adopt=_adopt)
-SCHEDULES.register("constant")(ScheduleConfig)
 SCHEDULE = OpenSection(SCHEDULES)
 
 
