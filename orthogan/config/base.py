@@ -42,6 +42,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     JsonValue,
+    PydanticSchemaGenerationError,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -222,18 +223,39 @@ def section_of_options(function: Callable[..., Any], base: type[SectionType], *w
     """A section with the keys of ``base`` and the keyword arguments of ``function`` as its own keys.
 
     Types, bounds, and descriptions are those of the annotations, such as
-    ``k: Annotated[int, Field(ge=1, description="vectors")] = 2``.
+    ``k: Annotated[int, Field(ge=1, description="vectors")] = 2``. Options are not checked if a type is unknown, or not
+    one that YAML has.
 
     Args:
         without: arguments that are no options.
     """
-    hints = get_type_hints(function, include_extras=True)
+    hints = hints_of(function)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if one.default is inspect.Parameter.empty else one.default)
         for name, one in inspect.signature(function).parameters.items()
         if name not in without and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     }
-    return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
+    try:
+        return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
+    except PydanticSchemaGenerationError:  # a type that YAML does not have
+        fields = {name: (Any, default) for name, (_, default) in fields.items()}
+        return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
+
+
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the arguments of ``function``; none of them if one cannot be resolved, such as an import for typing.
+
+    Example:
+        >>> from orthogan.config.base import hints_of
+        >>> def good(weight: "float"): ...
+        >>> def bad(weight: "float", image: "Missing"): ...
+        >>> hints_of(good), hints_of(bad)
+        ({'weight': <class 'float'>}, {})
+    """
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError):
+        return {}
 
 
 def marker_of(annotation: Any, kind: type[SectionType] | type[Any]) -> Any:

@@ -16,11 +16,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from orthogan.arguments import checked
+from orthogan.config.base import hints_of
 from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
 from orthogan.io.yaml_text import parse_yaml
@@ -182,7 +183,7 @@ def read_options(metrics: Sequence[str], given: Mapping[str, Mapping[str, Any]])
 
 
 def _read(metric: str, name: str, value: Any) -> Any:
-    hint = get_type_hints(inspect.unwrap(find_metric(metric).function)).get(name, Any)
+    hint = hints_of(inspect.unwrap(find_metric(metric).function)).get(name, Any)
     if isinstance(value, str) and "," in value:  # -2,0,2
         value = [parse_yaml(word, f"option {name!r} of {metric!r}") for word in value.split(",")]
     about = f"option {name!r} of {metric!r} is {value!r}"

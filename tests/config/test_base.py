@@ -128,6 +128,23 @@ def test_keywords_of_a_function_become_keys() -> None:
         section.model_validate({"size": 0})
 
 
+def test_options_of_types_that_yaml_does_not_have_are_not_checked() -> None:
+    def drawn(canvas: object, size: int = 1, brush: object = None, pen: Pencil = None) -> None: ...
+
+    def unknown(canvas: Absent, size: int = 1) -> None: ...  # pyright: ignore # noqa: F821
+
+    for function, keys in ((drawn, ["size", "brush", "pen"]), (unknown, ["size"])):
+        section = section_of_options(function, Shape, "canvas")
+        assert list(section.model_fields) == ["kind", "colour", *keys]
+        assert section.model_validate({"size": 2.5}).model_dump()["size"] == 2.5
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            section.model_validate({"sise": 1})
+
+
+class Pencil:
+    pass
+
+
 def test_renamed_keys_of_0_1_are_read_and_said(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     base = tmp_path / "base.yaml"
     base.write_text("training: {n_dis: 3}\n")

@@ -19,13 +19,20 @@ from orthogan.training.optimizers import CLASSIFIER_OPTIMIZERS, GAN_OPTIMIZERS
 from tests.fixtures.runs import tensors, tiny, tiny_classifier
 
 OWN = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from absent import Parameters
 
 class Counting(Optimizer):
     '''Its rate depends on a number per parameter and on one per group, so a resumed run needs both.'''
 
-    def __init__(self, params, lr=1e-3, power: float = 0.3):
+    def __init__(self, params: Parameters, lr=1e-3, power: float = 0.3):
         super().__init__(params, {"lr": lr, "power": power, "k": 0, "total": 0.0})
 
     @torch.no_grad()

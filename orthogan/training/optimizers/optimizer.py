@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from functools import cache, partial, reduce
 from operator import or_
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import Field, create_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orthogan.config.base import OpenSection, Positive, Section
+from orthogan.config.base import OpenSection, Positive, Section, hints_of
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.named_code import describe
@@ -93,7 +93,7 @@ def _section(base: type[Base], optimizer: type[Optimizer]) -> type[Base]:
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise TypeError(f"the step of {optimizer.__name__} needs a closure, which the training loop does not have")
-    hints = get_type_hints(optimizer.__init__, include_extras=True)
+    hints = hints_of(optimizer.__init__)
     arguments = list(inspect.signature(optimizer.__init__).parameters.values())[2:]  # without self and the parameters
     fields: dict[str, Any] = {
         one.name: (_readable(hints.get(one.name, Any)), ... if one.default is one.empty else _as_yaml(one.default))
