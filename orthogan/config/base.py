@@ -86,6 +86,7 @@ class Section(BaseModel):
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # task -> {key: its default, where it is another one}
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()  # keys of which the one that is set last counts
     chooses_options: ClassVar[str] = ""  # the key to which the keys in ``options`` belong
+    of_all_kinds: ClassVar[Mapping[str, Any]] = {}  # {option: default} that version 0.1 listed for every kind
     flattened: ClassVar[tuple[str, ...]] = ()  # kinds whose options stood in a section of their own in version 0.1
 
     @classmethod
@@ -103,7 +104,12 @@ class Section(BaseModel):
                 if new in tree:
                     raise ValueError(f"{old}: this is the old name of {new}, and both are set; remove {old}")
                 tree = {new if key == old else key: value for key, value in tree.items()}
-        return tree
+        if "of_all_kinds" in vars(cls) and cls.of_all_kinds and tree.get("kind", "") != "none":
+            return tree  # it is read again by the class of its kind
+        if not cls.of_all_kinds or cls.model_config.get("extra") == "allow":  # the options are not known yet
+            return tree
+        old = {key: default for key, default in cls.of_all_kinds.items() if key not in cls.model_fields}
+        return {key: value for key, value in tree.items() if key not in old or value != old[key]}
 
     @classmethod
     def option_names(cls, choice: str) -> Collection[str] | None:

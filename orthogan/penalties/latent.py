@@ -181,7 +181,7 @@ class LatentPenaltyConfig(Section):
     )
     published: ClassVar[str] = "choose one, such as 1.0"  # weights, for the message
     # In version 0.1, the options of all kinds were listed, with these defaults.
-    OF_ALL_KINDS: ClassVar = {
+    of_all_kinds: ClassVar = {
         "layers": [],
         "reduction": None,
         "over_batch": "mean",
@@ -189,17 +189,6 @@ class LatentPenaltyConfig(Section):
         "epsilon": 0.1,
         "decay": 0.01,
     }
-
-    @classmethod
-    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """Read configs of version 0.1, which listed the options of all kinds."""
-        tree = super().read_old_keys(tree)
-        if cls is LatentPenaltyConfig and tree.get("kind", "none") != "none":
-            return tree  # it is read again by the class of its kind
-        if cls.model_config.get("extra") == "allow":  # the options are not known yet
-            return tree
-        old = {key: default for key, default in cls.OF_ALL_KINDS.items() if key not in cls.model_fields}
-        return {key: value for key, value in tree.items() if key not in old or value != old[key]}
 
     @model_validator(mode="after")
     def _weighted(self) -> Self:

@@ -58,16 +58,7 @@ class ClassifierOptimizerConfig(NetOptimizerConfig):
     kind: str = "sgd"
     lr: Positive = 0.1
     # In version 0.1, the options of both kinds were listed, with these defaults.
-    OF_ALL_KINDS: ClassVar = {"momentum": 0.9, "nesterov": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-
-    @classmethod
-    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """Read configs of version 0.1, which listed the options of both kinds."""
-        tree = super().read_old_keys(tree)
-        if cls is ClassifierOptimizerConfig or cls.model_config.get("extra") == "allow":
-            return tree  # it is read again by the class of its kind
-        old = {key: default for key, default in cls.OF_ALL_KINDS.items() if key not in cls.model_fields}
-        return {key: value for key, value in tree.items() if key not in old or value != old[key]}
+    of_all_kinds: ClassVar = {"momentum": 0.9, "nesterov": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
 
 def share_of_main(interval: int) -> float:

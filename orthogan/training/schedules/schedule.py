@@ -33,16 +33,7 @@ class ScheduleConfig(Section):
         default=0.0, description="fraction of the run over which the learning rate rises linearly from 0 [0-1]"
     )
     # In version 0.1, the options of all kinds were listed, with these defaults.
-    OF_ALL_KINDS: ClassVar = {"start": 0.0, "final": 0.0, "milestones": [], "factor": 0.1}
-
-    @classmethod
-    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """Read configs of version 0.1, which listed the options of all kinds."""
-        tree = super().read_old_keys(tree)
-        if cls is ScheduleConfig or cls.model_config.get("extra") == "allow":
-            return tree  # it is read again by the class of its kind
-        old = {key: default for key, default in cls.OF_ALL_KINDS.items() if key not in cls.model_fields}
-        return {key: value for key, value in tree.items() if key not in old or value != old[key]}
+    of_all_kinds: ClassVar = {"start": 0.0, "final": 0.0, "milestones": [], "factor": 0.1}
 
     def decay(self, images: int, total: int) -> float:
         """Return the factor on the learning rate after ``images`` of ``total`` images, without the warm-up."""
