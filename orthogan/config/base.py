@@ -260,7 +260,7 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """
     try:
         return get_type_hints(function, include_extras=True)
-    except (NameError, AttributeError, TypeError):
+    except Exception:  # evaluating annotations runs the user's own text
         return {}
 
 

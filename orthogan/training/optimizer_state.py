@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam, Optimizer
 from orthogan.errors import UserError
 
 FIXED = "frozen"  # marks the group of the parameters that are not trained
+NUMBER = "#number"
 _NEW = object()
 
 
@@ -47,22 +48,24 @@ def respect_fixed(optimizer: Optimizer, net: nn.Module, key: str) -> None:
 def optimizer_tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """``{"conv.weight/exp_avg": ...}``: names survive a change in the order of construction.
 
-    Integers and floats are stored as int64 and float64, which no optimizer of torch uses for its tensors. What an
-    optimizer of the user counts in its groups is ``{"group 0/k": ...}``.
+    The names of numbers end with ``#number``. Values that an optimizer keeps in its groups are ``{"group 0/k": ...}``;
+    Adam and SGD have none.
 
     Raises:
-        UserError: the state has something else than tensors and numbers.
+        UserError: the state has something other than tensors and numbers.
     """
     found: dict[str, Tensor] = {}
     for name, parameter in net.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             if value is not None:
-                found[f"{name}/{key}"] = _as_tensor(value, f"{type(optimizer).__name__}: state {key!r} of {name}")
+                what = f"{type(optimizer).__name__}: state {key!r} of {name}"
+                found[f"{name}/{key}{_mark(value)}"] = _as_tensor(value, what)
     if type(optimizer) not in (Adam, SGD):
         for i, group in enumerate(optimizer.param_groups):
             for key, value in group.items():
                 if key not in ("params", "lr", FIXED) and optimizer.defaults.get(key, _NEW) is not value:
-                    found[f"group {i}/{key}"] = _as_tensor(value, f"{type(optimizer).__name__}: {key!r} of group {i}")
+                    what = f"{type(optimizer).__name__}: {key!r} of group {i}"
+                    found[f"group {i}/{key}{_mark(value)}"] = _as_tensor(value, what)
     return found
 
 
@@ -79,13 +82,15 @@ def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, T
     optimizer.state.clear()
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition("/")
+        value = tensor.item() if key.endswith(NUMBER) else tensor
+        key = key.removesuffix(NUMBER)
         if owner not in parameters and (match := re.fullmatch(r"group (\d+)", owner)):
-            optimizer.param_groups[int(match[1])][key] = _as_value(tensor)
+            optimizer.param_groups[int(match[1])][key] = value
             continue
-        parameter, value = parameters[owner], _as_value(tensor)
+        parameter = parameters[owner]
         if isinstance(value, Tensor) and tensor.shape == parameter.shape and key != "step":
             value = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
-        elif isinstance(value, Tensor) and optimizer.defaults.get("fused", False):
+        elif isinstance(value, Tensor) and (tensor.dim() or optimizer.defaults.get("fused", False)):
             # Adam's step count stays on the CPU unless the fused kernel wants it beside the parameter
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
@@ -99,6 +104,5 @@ def _as_tensor(value: Any, what: str) -> Tensor:
     raise UserError(f"{what} is a {type(value).__name__}; only tensors and numbers can be saved, so it cannot resume")
 
 
-def _as_value(tensor: Tensor) -> Tensor | int | float:
-    number = tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.float64)
-    return tensor.item() if number else tensor
+def _mark(value: Any) -> str:
+    return "" if isinstance(value, Tensor) else NUMBER

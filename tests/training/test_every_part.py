@@ -68,6 +68,8 @@ def test_schedules_of_version_0_1_which_list_the_options_of_all_kinds_are_read(k
     assert read == now
     assert type(read.training.schedule) is SCHEDULES.get(kind["kind"])
     assert Config.model_validate(now.model_dump()) == now
+    without_effect = {"kind": "constant", "start": 0.5, "final": 0.1}
+    assert Config.model_validate({"training": {"schedule": without_effect}}) == Config()
 
 
 OWN_SCHEDULES = """
@@ -76,6 +78,15 @@ def halves(done, parts: int = 2):
 
 def gap(done):
     return float("nan") if done == 0.5 else 1.0
+
+def any_options(done, **options):
+    return 1.0
+
+def divides(done):
+    return abs(1 / (done - 0.5))
+
+def decays(done, decay=0.5):
+    return decay
 
 def below(done):
     return 0.5 - done
@@ -91,6 +102,7 @@ def test_an_own_schedule_is_a_function_of_the_share_of_the_run(tmp_path: Path, m
     read = load_config(None, keys).training.schedule
     schedule = resolved(read)
     assert [factor(schedule, i * 100, 400) for i in range(4)] == [0.0, 0.25, 0.25, 0.125]
+    assert resolved(load_config(None, ["training.schedule.kind=own_schedules:any_options"]).training.schedule)
     same = "training.schedule={kind: step, milestones: [0.25, 0.5, 0.75], factor: 0.5, warmup: 0.5}"
     runs = [train(tiny(tmp_path / name, "training.steps=4", key)) for name, key in (("a", keys[0]), ("b", same))]
     mine, step = (load(run).state_dict() for run in runs)
@@ -99,8 +111,10 @@ def test_an_own_schedule_is_a_function_of_the_share_of_the_run(tmp_path: Path, m
         ("halves, parts: 1.5", r"training\.schedule\.parts is 1\.5"),
         ("gap", r"own_schedules:gap'.*nan at 0\.5 of the run.*finite"),
         ("below", r"own_schedules:below'.*-0\.5 at 1 of the run"),
+        ("divides", r"own_schedules:divides'.*ZeroDivisionError at 0\.5 of the run"),
+        ("decays", r"its option 'decay' has the name of something that every schedule has"),
         ("THINGS", r"name a function \(done, \*\*options\)"),
-        ("absent", r"own_schedules:absent"),
+        ("absent", r"has no attribute 'absent'"),
     ):
         name, _, options = kind.partition(", ")
         section = f"training.schedule={{kind: 'own_schedules:{name}'{', ' * bool(options)}{options}}}"

@@ -97,8 +97,8 @@ def _section(base: type[Base], optimizer: type[Optimizer]) -> type[Base]:
             options = {name: getattr(self, name) for name in fields}
             try:
                 built = optimizer(parameters, lr=self.lr * share_of_main(interval), **options)  # pyright: ignore
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise UserError(f"{self.kind}: {printable(str(error))}") from error
+            except Exception as error:  # any class of the user's choice
+                raise UserError(f"{self.kind}: {printable(str(error) or type(error).__name__)}") from error
             if any("lr" not in group for group in built.param_groups):
                 raise UserError(f"{self.kind}: its parameter groups have no 'lr', which the schedule changes")
             return built

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from orthogan.config.base import Fraction, OpenSection, Section, section_of_options
 from orthogan.errors import UserError
+from orthogan.io.read import printable
 from orthogan.named_code import describe
 from orthogan.registry import Registry
 
@@ -63,11 +64,20 @@ def _adopt(found: Any) -> type[ScheduleConfig]:
 @cache
 def _section(shape: Shape) -> type[ScheduleConfig]:
     first = next(iter(inspect.signature(shape).parameters))
-    names = [name for name in inspect.signature(shape).parameters if name != first]
+    options = section_of_options(shape, ScheduleConfig, first)
+    names = [name for name in inspect.signature(shape).parameters if name != first and name in options.model_fields]
+    if taken := [name for name in names if hasattr(ScheduleConfig, name) or name in ScheduleConfig.model_fields]:
+        raise TypeError(f"its option {taken[0]!r} has the name of something that every schedule has; rename it")
 
-    class Own(section_of_options(shape, ScheduleConfig, first)):
+    class Own(options):
         def decay(self, images: int, total: int) -> float:
-            value = float(shape(images / total, **{name: getattr(self, name) for name in names}))
+            try:
+                value = float(shape(images / total, **{name: getattr(self, name) for name in names}))
+            except Exception as error:  # the user's own code
+                raise UserError(
+                    f"training.schedule.kind is {self.kind!r}: {type(error).__name__} at {images / total:.4g} of the "
+                    f"run: {printable(str(error))}"
+                ) from error
             if not 0.0 <= value < math.inf:
                 raise UserError(
                     f"training.schedule.kind is {self.kind!r}: it returned {value:g} at {images / total:.4g} of the "
