@@ -180,7 +180,6 @@ class LatentPenaltyConfig(Section):
         default=1, description="compute the penalty on 1/N of G's batch; 2 as published for path_length"
     )
     published: ClassVar[str] = "choose one, such as 1.0"  # weights, for the message
-    # In version 0.1, the options of all kinds were listed, with these defaults.
     of_all_kinds: ClassVar = {
         "layers": [],
         "reduction": None,

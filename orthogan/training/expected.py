@@ -80,7 +80,7 @@ class Expected:
         return bool(self.curves)
 
     def target(self) -> str:
-        """The scores at the end, in one line; empty where nothing is known."""
+        """The last known scores, in one line; empty where nothing is known."""
         found = [f"{_value(c.label, c.points[-1])} after {c.points[-1].images:,} images" for c in self.curves]
         if not found:
             return ""

@@ -57,7 +57,6 @@ class ClassifierOptimizerConfig(NetOptimizerConfig):
 
     kind: str = "sgd"
     lr: Positive = 0.1
-    # In version 0.1, the options of both kinds were listed, with these defaults.
     of_all_kinds: ClassVar = {"momentum": 0.9, "nesterov": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 
 

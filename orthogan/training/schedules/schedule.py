@@ -33,7 +33,6 @@ class ScheduleConfig(Section):
     warmup: Fraction = Field(
         default=0.0, description="fraction of the run over which the learning rate rises linearly from 0 [0-1]"
     )
-    # In version 0.1, the options of all kinds were listed, with these defaults.
     of_all_kinds: ClassVar = {"start": 0.0, "final": 0.0, "milestones": [], "factor": 0.1}
 
     def decay(self, images: int, total: int) -> float:
@@ -63,11 +62,11 @@ def _adopt(found: Any) -> type[ScheduleConfig]:
 
 @cache
 def _section(shape: Shape) -> type[ScheduleConfig]:
-    first = next(iter(inspect.signature(shape).parameters))
-    options = section_of_options(shape, ScheduleConfig, first)
-    names = [name for name in inspect.signature(shape).parameters if name != first and name in options.model_fields]
-    if taken := [name for name in names if hasattr(ScheduleConfig, name) or name in ScheduleConfig.model_fields]:
+    first, *others = inspect.signature(shape).parameters
+    if taken := [name for name in others if hasattr(ScheduleConfig, name) or name in ScheduleConfig.model_fields]:
         raise TypeError(f"its option {taken[0]!r} has the name of something that every schedule has; rename it")
+    options = section_of_options(shape, ScheduleConfig, first)
+    names = [name for name in others if name in options.model_fields]
 
     class Own(options):
         def decay(self, images: int, total: int) -> float:
