@@ -31,9 +31,10 @@ the real one, after the user has consented.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -42,7 +43,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     JsonValue,
-    PydanticSchemaGenerationError,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -69,6 +69,7 @@ Place = Annotated[str, AfterValidator(lambda path: _not_empty(path))]  # the pat
 Layers = Annotated[list[str], Field(max_length=1000)]
 Options = dict[str, JsonValue]
 SectionType = TypeVar("SectionType", bound="Section")
+PLAIN = (bool, int, float, str, NoneType)  # types that YAML has
 
 
 def _not_empty(path: str) -> str:
@@ -229,23 +230,65 @@ def section_of_options(function: Callable[..., Any], base: type[SectionType], *w
     """A section with the keys of ``base`` and the keyword arguments of ``function`` as its own keys.
 
     Types, bounds, and descriptions are those of the annotations, such as
-    ``k: Annotated[int, Field(ge=1, description="vectors")] = 2``. Options are not checked if a type is unknown, or not
-    one that YAML has.
+    ``k: Annotated[int, Field(ge=1, description="vectors")] = 2``. YAML has no tuples and no tensors, so tuples and
+    sequences are lists, and an argument that takes numbers or tensors takes numbers. An argument of a type that is not
+    known, or that YAML does not have, is not checked. One whose default is no YAML value, such as ``torch.float32``, is
+    no key.
 
     Args:
         without: arguments that are no options.
+
+    Raises:
+        TypeError: an argument has the name of something that ``base`` has.
     """
     hints = hints_of(function)
-    fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if one.default is inspect.Parameter.empty else one.default)
-        for name, one in inspect.signature(function).parameters.items()
-        if name not in without and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    }
-    try:
-        return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
-    except PydanticSchemaGenerationError:  # a type that YAML does not have
-        fields = {name: (Any, default) for name, (_, default) in fields.items()}
-        return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
+    fields: dict[str, Any] = {}
+    for name, one in inspect.signature(function).parameters.items():
+        if name in without or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            continue
+        if name in base.model_fields or hasattr(base, name):
+            raise TypeError(f"its option {name!r} has the name of something that every {base.__name__} has; rename it")
+        required = one.default is inspect.Parameter.empty
+        default = ... if required else _as_list(one.default)
+        if required or _in_yaml(default):
+            fields[name] = (_type_in_yaml(hints.get(name, Any)), default)
+    return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
+
+
+def _as_list(value: Any) -> Any:
+    return [_as_list(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _in_yaml(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_in_yaml, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _in_yaml(one) for key, one in value.items())
+    return type(value) in PLAIN
+
+
+def _never_in_yaml(hint: Any) -> bool:
+    return isinstance(hint, type) and not any(issubclass(one, hint) for one in (*PLAIN, list, dict))
+
+
+def _type_in_yaml(hint: Any) -> Any:
+    """``hint`` as values read from YAML have it; ``Any`` where there is no such type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in PLAIN or hint is None or origin is Literal:
+        return hint
+    if origin is Annotated:
+        return Annotated[(_type_in_yaml(arguments[0]), *hint.__metadata__)]
+    if origin in (Union, UnionType):
+        known = [_type_in_yaml(one) for one in arguments if not _never_in_yaml(one)]
+        return Union[tuple(known)] if known else Any  # noqa: UP007  # its types are not known here
+    if origin is tuple and len(set(arguments) - {...}) == 1:
+        size = None if ... in arguments else len(arguments)
+        return Annotated[list[_type_in_yaml(arguments[0])], Field(min_length=size, max_length=size)]
+    if origin in (list, Sequence):
+        return list[_type_in_yaml(arguments[0])]
+    if origin is dict:
+        return dict[str, _type_in_yaml(arguments[1])] if arguments[0] is str else Any
+    return hint if hint in (list, dict, JsonValue) or section_class(hint) is hint else Any
 
 
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:

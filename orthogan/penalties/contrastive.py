@@ -41,7 +41,10 @@ class ContrastiveConfig(Section):
     channels: Width = Field(
         default=32, description="width of the first two convolutions of the classifier of pairs [feature maps]"
     )
-    lr: Positive = Field(default=2e-3, description="learning rate of the classifier of pairs (Adam, betas as for D)")
+    lr: Positive = Field(
+        default=2e-3,
+        description="learning rate of the classifier of pairs (Adam; betas and eps as for D if it has Adam)",
+    )
 
     def unused(self) -> tuple[str, Collection[str]]:
         """Without a weight, the other keys have no effect."""

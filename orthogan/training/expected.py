@@ -81,7 +81,11 @@ class Expected:
 
     def target(self) -> str:
         """The last known scores, in one line; empty where nothing is known."""
-        found = [f"{_value(c.label, c.points[-1])} after {c.points[-1].images:,} images" for c in self.curves]
+        found = [
+            f"{_value(c.label, c.points[-1])} after {c.points[-1].images:,} images"
+            + (", where the runs were stopped" if c.partial else "")
+            for c in self.curves
+        ]
         if not found:
             return ""
         return f"{', '.join(found)} ({self.origin}; {fakes_in_words(self.curves[0].protocol)})"
@@ -206,6 +210,7 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "", partia
         UserError: a run that is not finished or has no scores, runs of several configs, or the same seed twice.
     """
     found: list[tuple[Config, list[Curve], float]] = []
+    stopped = False
     for run in runs:
         newest = checkpoint.newest(run)
         if newest is None:
@@ -213,7 +218,8 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "", partia
         folder, record = newest
         config = validate(record["config"], {}, default_origin=str(folder / checkpoint.STATE))
         step = int(folder.name.removeprefix("step-"))
-        if step < config.training.steps and not partial:
+        stopped = stopped or step < config.training.steps
+        if stopped and not partial:
             raise UserError(
                 f"{printable(run)}: is at step {step} of {config.training.steps}; finish it first, or add --partial "
                 "(in Python: partial=True) to record the scores until there"
@@ -237,9 +243,9 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "", partia
     made = ExpectedFile(
         config=first | {"training": first["training"] | {"steps": found[0][0].training.steps}},
         expected=[
-            curve.model_copy(update={"partial": partial}) for curve in mean_curves([curves for _, curves, _ in found])
+            curve.model_copy(update={"partial": stopped}) for curve in mean_curves([curves for _, curves, _ in found])
         ],
-        seconds=None if partial else round(fmean(seconds for _, _, seconds in found), 1),
+        seconds=None if stopped else round(fmean(seconds for _, _, seconds in found), 1),
         machine=machine,
     )
     if not made.expected:

@@ -14,7 +14,6 @@ from orthogan.errors import UserError
 
 FIXED = "frozen"  # marks the group of the parameters that are not trained
 NUMBER = "#number"
-_NEW = object()
 
 
 def keep_fixed(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
@@ -63,7 +62,7 @@ def optimizer_tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
     if type(optimizer) not in (Adam, SGD):
         for i, group in enumerate(optimizer.param_groups):
             for key, value in group.items():
-                if key not in ("params", "lr", FIXED) and optimizer.defaults.get(key, _NEW) is not value:
+                if key not in ("params", "lr", FIXED) and value is not optimizer.defaults.get(key):
                     what = f"{type(optimizer).__name__}: {key!r} of group {i}"
                     found[f"group {i}/{key}{_mark(value)}"] = _as_tensor(value, what)
     return found
@@ -85,7 +84,8 @@ def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, T
         value = tensor.item() if key.endswith(NUMBER) else tensor
         key = key.removesuffix(NUMBER)
         if owner not in parameters and (match := re.fullmatch(r"group (\d+)", owner)):
-            optimizer.param_groups[int(match[1])][key] = value
+            groups = dict(enumerate(optimizer.param_groups))
+            groups[int(match[1])][key] = value
             continue
         parameter = parameters[owner]
         if isinstance(value, Tensor) and tensor.shape == parameter.shape and key != "step":

@@ -82,7 +82,7 @@ class SpectralNorm(Constraint):
             raise ValueError(f"n_power_iterations is {n_power_iterations}: must be at least 1")
         self.n_power_iterations = n_power_iterations
         matrix = at_least_float32(self.matrix(weight.detach()))
-        u, v = self.iterate(matrix, self.start(matrix), WARM_UP)
+        u, v = self.iterate(matrix, self.start(matrix), 1 if matrix.is_meta else WARM_UP)  # meta: only the shapes
         self.register_buffer("u", u)
         self.register_buffer("v", v)
         self._made_for: Tensor | None = weight  # the first weight that right_inverse gets

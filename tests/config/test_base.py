@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import pytest
-from pydantic import Field, ValidationError
+import torch
+from pydantic import Field, ValidationError, create_model
 
 from orthogan.config.base import (
     Count,
@@ -13,11 +16,17 @@ from orthogan.config.base import (
     OpenSection,
     Section,
     code_in,
+    hints_of,
     names_in,
     section_of_options,
 )
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
+from orthogan.gradients.rule import GRADIENT_RULE, GRADIENT_RULES
+from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.config import section_of_net
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS
+from orthogan.penalties.network import PENALTIES
 from orthogan.registry import Registry
 
 SHAPES: Registry[type[Shape]] = Registry("shape")
@@ -133,12 +142,74 @@ def test_options_of_types_that_yaml_does_not_have_are_not_checked() -> None:
 
     def unknown(canvas: Absent, size: int = 1) -> None: ...  # pyright: ignore # noqa: F821
 
-    for function, keys in ((drawn, ["size", "brush", "pen"]), (unknown, ["size"])):
+    for function, keys, free in ((drawn, ["size", "brush", "pen"], "pen"), (unknown, ["size"], "size")):
         section = section_of_options(function, Shape, "canvas")
         assert list(section.model_fields) == ["kind", "colour", *keys]
-        assert section.model_validate({"size": 2.5}).model_dump()["size"] == 2.5
+        assert section.model_validate({free: 2.5}).model_dump()[free] == 2.5
         with pytest.raises(ValidationError, match="Extra inputs"):
             section.model_validate({"sise": 1})
+    with pytest.raises(ValidationError, match="valid integer"):
+        section_of_options(drawn, Shape, "canvas").model_validate({"size": 2.5})
+
+
+def test_options_are_of_the_types_that_yaml_has() -> None:
+    def drawn(
+        at: tuple[float, float] = (0.0, 1.0),
+        path: Annotated[tuple[int, ...], Field(description="points")] = (),
+        mixed: tuple[int, str] | None = (1, "a"),
+        width: float | torch.Tensor = 1.0,
+        dtype: torch.dtype = torch.float32,
+        brush: type = Pencil,
+        lines: Sequence[int] | str = "all",
+    ) -> None: ...
+
+    section = section_of_options(drawn, Section)
+    read = section.model_validate(section().model_dump())
+    assert read.model_dump() == {
+        "at": [0.0, 1.0],
+        "path": [],
+        "mixed": [1, "a"],
+        "width": 1.0,
+        "lines": "all",
+    }  # dtype and brush have defaults that no YAML file could repeat
+    assert section.model_fields["path"].description == "points"
+    for good in ({"at": [2, 3]}, {"path": [1, 2, 3]}, {"width": 2}, {"lines": [1]}, {"mixed": None}):
+        section.model_validate(good)
+    for bad in ({"at": [1.0]}, {"at": [1.0, "x"]}, {"path": [0.5]}, {"width": "x"}):
+        with pytest.raises(ValidationError):
+            section.model_validate(bad)
+
+
+def test_an_option_cannot_replace_a_key_of_every_kind() -> None:
+    for name in ("colour", "model_dump"):
+        function = eval(f"lambda {name}=1: None")
+        with pytest.raises(TypeError, match=f"its option '{name}' has the name of something that every Shape has"):
+            section_of_options(function, Shape)
+
+
+OF_FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Section]]] = {
+    **{f"penalty {name}": (kind.function, kind.section) for name, kind in PENALTIES.items()},
+    **{f"rule {name}": (kind.__init__, GRADIENT_RULE.of(name)) for name, kind in GRADIENT_RULES.items()},
+    **{
+        f"net {name}": (getattr(net, "func", net).__init__, section_of_net(net))
+        for registry in (GENERATORS, DISCRIMINATORS, CLASSIFIERS)
+        for name, net in registry.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", OF_FUNCTIONS)
+def test_types_and_bounds_are_those_of_the_arguments(name: str) -> None:
+    function, section = OF_FUNCTIONS[name]
+    hints, arguments = hints_of(function), inspect.signature(function).parameters
+    fields: dict[str, Any] = {
+        option: (hints[option], field.default if arguments[option].default is not inspect.Parameter.empty else ...)
+        for option, field in section.model_fields.items()
+        if option in arguments and option not in ("layers", "weight")
+    }
+    as_written = create_model("Section", __base__=Section, **fields)
+    mine = section.model_json_schema()["properties"]
+    assert {option: mine[option] for option in fields} == as_written.model_json_schema().get("properties", {})
 
 
 class Pencil:

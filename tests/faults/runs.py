@@ -92,6 +92,12 @@ class Setting:
         return folder / "run"
 
 
+STATEFUL = (  # what carries state from step to step
+    "augment.kind=ada",
+    "augment.interval=3",
+    "loss.gradient_penalty.kind=r1",
+    "loss.gradient_penalty.interval=3",
+)
 SCORED = ("evaluation.every=6", "evaluation.at_start=true")
 SETTINGS = {
     setting.name: setting
@@ -100,7 +106,7 @@ SETTINGS = {
         Setting("scored", more=SCORED),
         Setting("background", more=(*SCORED, "evaluation.background=true")),
         Setting("streamed", more=(*UNSCORED, "data.resident=stream", "augment.kind=ada", "augment.interval=2")),
-        Setting("two", processes=2),
+        Setting("two", processes=2, more=(*UNSCORED, *STATEFUL)),
         Setting("short", steps=9, more=("evaluation.every=3", "evaluation.at_start=true")),
     )
 }

@@ -17,7 +17,13 @@ from tests.fixtures.runs import ROOT
 
 EXAMPLES = ROOT / "examples"
 SMALL = ["data.count=32", "training.steps=2", "training.batch_size=8", "training.generator_batch_size=8"]
-SMALL += ["evaluation.every=0", "logging.tensorboard=false", "logging.samples_every=0", "checkpoint.every=2"]
+SMALL += [
+    "evaluation.every=0",
+    "evaluation.at_start=false",
+    "logging.tensorboard=false",
+    "logging.samples_every=0",
+    "checkpoint.every=2",
+]
 
 
 Run = Callable[..., str]

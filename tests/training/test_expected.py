@@ -154,9 +154,11 @@ def test_a_run_that_was_stopped_early_says_what_to_expect_until_there(
 ) -> None:
     run, config = tmp_path / "run", run_of(tmp_path / "run")
     last = config.training.steps
-    shutil.rmtree(run / "checkpoints" / f"step-{last:09d}")
     file = shelf / "configs" / f"tiny{SUFFIX}"
     words = ["expected", str(run), "--out", str(file)]
+    assert main([*words, "--partial"]) == 0
+    assert not read_expected(file).expected[0].partial  # it is finished
+    shutil.rmtree(run / "checkpoints" / f"step-{last:09d}")
     assert main(words) == 2
     assert f"of {last}; finish it first, or add --partial" in capsys.readouterr().err
     assert main([*words, "--partial"]) == 0
@@ -166,6 +168,7 @@ def test_a_run_that_was_stopped_early_says_what_to_expect_until_there(
     assert end.images < config.images_per_step * last
     assert curve.at(end.images) == end
     assert curve.at(end.images + 1) is None
+    assert "images, where the runs were stopped (" in find_expected(config).target()
     assert curve.model_copy(update={"partial": False}).at(end.images + 1) == end
     assert find_expected(tiny(tmp_path / "new", *SCORED, "seed=7"))
 

@@ -169,9 +169,7 @@ STUDY = Study(
     baseline="vanilla",
     methods=METHODS,
     scales={
-        "smoke": Scale(
-            {**SMOKE, "training.batch_size": 8}, nets({SHALLOW: ("resnet20", 4), WIDE: ("wrn-10-1", 4)}), seeds=1
-        ),
+        "smoke": Scale({**SMOKE, "training.batch_size": 8}, nets({WIDE: ("wrn-10-1", 4)}), seeds=1),
         "cpu": Scale(
             CPU_KEYS,
             nets({SHALLOW: ("resnet20", 8), DEEP: ("resnet56", 8), WIDE: ("wrn-10-2", 8), WIDE_DEEP: ("wrn-28-2", 8)}),

@@ -7,24 +7,23 @@ are keys of the section.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from functools import cache, partial, reduce
-from operator import or_
-from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import Field, create_model
-from torch import Tensor, nn
+import torch
+from pydantic import Field
+from torch import nn
 from torch.optim import Optimizer
 
-from orthogan.config.base import OpenSection, Positive, Section, hints_of
+from orthogan.config.base import OpenSection, Positive, Section, section_of_options
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.named_code import describe
 from orthogan.registry import Registry
+from orthogan.training.optimizer_state import optimizer_tensors
 
 Base = TypeVar("Base", bound="NetOptimizerConfig")
-PLAIN = (bool, int, float, str, NoneType)  # types that YAML has
 
 
 class NetOptimizerConfig(Section):
@@ -42,7 +41,7 @@ class NetOptimizerConfig(Section):
         Raises:
             UserError: it refuses its options.
         """
-        raise NotImplementedError
+        raise NotImplementedError("use the class of a kind in GAN_OPTIMIZERS or CLASSIFIER_OPTIMIZERS")
 
 
 class GanOptimizerConfig(NetOptimizerConfig):
@@ -83,42 +82,36 @@ def _section(base: type[Base], optimizer: type[Optimizer]) -> type[Base]:
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise TypeError(f"the step of {optimizer.__name__} needs a closure, which the training loop does not have")
-    hints = hints_of(optimizer.__init__)
-    arguments = list(inspect.signature(optimizer.__init__).parameters.values())[2:]  # without self and the parameters
-    fields: dict[str, Any] = {
-        one.name: (_readable(hints.get(one.name, Any)), ... if one.default is one.empty else _as_yaml(one.default))
-        for one in arguments
-        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and one.name not in ("lr", "kind")
-    }
+    parameters = list(inspect.signature(optimizer.__init__).parameters)[1]
+    section = section_of_options(optimizer.__init__, base, "self", parameters, "lr")
+    names = section.model_fields.keys() - base.model_fields.keys()
 
-    class Own(base):  # pyright: ignore[reportUntypedBaseClass, reportGeneralTypeIssues]
+    class Own(section):  # pyright: ignore[reportUntypedBaseClass, reportGeneralTypeIssues]
         def build(self, parameters: Sequence[nn.Parameter], interval: int = 1) -> Optimizer:
-            options = {name: getattr(self, name) for name in fields}
+            options = {name: getattr(self, name) for name in names}
+            make = partial(optimizer, lr=self.lr * share_of_main(interval), **options)
             try:
-                built = optimizer(parameters, lr=self.lr * share_of_main(interval), **options)  # pyright: ignore
+                _try_step(make, parameters)
+                built = make(parameters)
             except Exception as error:  # any class of the user's choice
                 raise UserError(f"{self.kind}: {printable(str(error) or type(error).__name__)}") from error
             if any("lr" not in group for group in built.param_groups):
                 raise UserError(f"{self.kind}: its parameter groups have no 'lr', which the schedule changes")
             return built
 
-    mine: type[Base] = Own  # pyright: ignore[reportAssignmentType]
-    return create_model(base.__name__, __base__=mine, __module__=base.__module__, **fields)
+    return Own
 
 
-def _as_yaml(default: Any) -> Any:
-    """``default`` as it will be when it is read from the config of a run."""
-    return list(default) if isinstance(default, tuple) else default
-
-
-def _readable(hint: Any) -> Any:
-    """``hint`` without tensors, or anything where it has types that YAML does not have."""
-    if hint in PLAIN or get_origin(hint) in (Literal, Annotated):
-        return hint
-    options = [one for one in get_args(hint) if one is not Tensor]
-    if get_origin(hint) in (Union, UnionType) and options and set(options) <= set(PLAIN):
-        return reduce(or_, options)
-    return Any
+def _try_step(make: Callable[..., Optimizer], parameters: Sequence[nn.Parameter]) -> None:
+    """Make a step on copies of a parameter per number of dimensions, so that an error comes before the run."""
+    smallest = {one.dim(): one for one in sorted(parameters, key=torch.numel, reverse=True)}
+    copies = nn.ParameterDict({f"a {dim}-d parameter": one.detach().clone() for dim, one in smallest.items()})
+    for copy in copies.values():
+        copy.grad = torch.ones_like(copy)
+    with torch.random.fork_rng():
+        trial = make(list(copies.values()))
+        trial.step()
+    optimizer_tensors(copies, trial)
 
 
 GAN_OPTIMIZERS: Registry[type[GanOptimizerConfig]] = Registry(

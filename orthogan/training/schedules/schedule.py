@@ -37,7 +37,7 @@ class ScheduleConfig(Section):
 
     def decay(self, images: int, total: int) -> float:
         """Return the factor on the learning rate after ``images`` of ``total`` images, without the warm-up."""
-        raise NotImplementedError
+        raise NotImplementedError("use the class of a kind in SCHEDULES, such as SCHEDULES.get('constant')()")
 
 
 def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
@@ -63,8 +63,6 @@ def _adopt(found: Any) -> type[ScheduleConfig]:
 @cache
 def _section(shape: Shape) -> type[ScheduleConfig]:
     first, *others = inspect.signature(shape).parameters
-    if taken := [name for name in others if hasattr(ScheduleConfig, name) or name in ScheduleConfig.model_fields]:
-        raise TypeError(f"its option {taken[0]!r} has the name of something that every schedule has; rename it")
     options = section_of_options(shape, ScheduleConfig, first)
     names = [name for name in others if name in options.model_fields]
 

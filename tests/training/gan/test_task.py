@@ -191,7 +191,7 @@ def test_every_shipped_config_passes_a_dry_run(path: Path, tmp_path: Path) -> No
     if config.data.source.startswith("sprites"):
         data = {"count": 24}
     nets = [f"model.{net}.channels={narrow}" for net in ("generator", "discriminator")]
-    nets.append("training.generator_batch_size=4")
+    nets += ["training.generator_batch_size=4", "evaluation.batch_size=4"]
     if config.task == "classifier":
         nets, data = ["model.classifier.channels=8"], data | {"holdout": 0.2}
     more = [f"out={tmp_path / 'run'}", "training.batch_size=4", "training.device=cpu"]
