@@ -150,7 +150,7 @@ def test_a_class_of_torch_does_what_it_does_by_hand() -> None:
         (
             "own_optimizers:Listing",
             {},
-            "state 'history' of a 2-d parameter is a list; only tensors and numbers",
+            "state 'history' of a 1-d parameter is a list; only tensors and numbers",
         ),
         ("torch.optim:Optimizer", {}, "name a subclass of torch.optim.Optimizer"),
         ("torch.nn:Linear", {}, "name a subclass of torch.optim.Optimizer"),

@@ -99,7 +99,7 @@ def _section(base: type[Base], optimizer: type[Optimizer]) -> type[Base]:
                 raise UserError(f"{self.kind}: its parameter groups have no 'lr', which the schedule changes")
             return built
 
-    return Own
+    return Own  # pyright: ignore[reportReturnType]
 
 
 def _try_step(make: Callable[..., Optimizer], parameters: Sequence[nn.Parameter]) -> None:
