@@ -247,7 +247,7 @@ def section_of_options(function: Callable[..., Any], base: type[SectionType], *w
         if name in without or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             continue
         if name in base.model_fields or hasattr(base, name):
-            raise TypeError(f"its option {name!r} has the name of something that every {base.__name__} has; rename it")
+            raise TypeError(f"its option {name!r} has a reserved name; rename it")
         required = one.default is inspect.Parameter.empty
         default = ... if required else _as_list(one.default)
         if required or _in_yaml(default):

@@ -183,7 +183,7 @@ def test_options_are_of_the_types_that_yaml_has() -> None:
 def test_an_option_cannot_replace_a_key_of_every_kind() -> None:
     for name in ("colour", "model_dump"):
         function = eval(f"lambda {name}=1: None")
-        with pytest.raises(TypeError, match=f"its option '{name}' has the name of something that every Shape has"):
+        with pytest.raises(TypeError, match=f"its option '{name}' has a reserved name"):
             section_of_options(function, Shape)
 
 

@@ -112,7 +112,7 @@ def test_an_own_schedule_is_a_function_of_the_share_of_the_run(tmp_path: Path, m
         ("gap", r"own_schedules:gap'.*nan at 0\.5 of the run.*finite"),
         ("below", r"own_schedules:below'.*-0\.5 at 1 of the run"),
         ("divides", r"own_schedules:divides'.*ZeroDivisionError at 0\.5 of the run"),
-        ("decays", r"its option 'decay' has the name of something that every schedule has"),
+        ("decays", r"its option 'decay' has a reserved name"),
         ("THINGS", r"name a function \(done, \*\*options\)"),
         ("absent", r"has no attribute 'absent'"),
     ):
