@@ -78,13 +78,13 @@ def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, T
     if kinds and type(optimizer) in (Adam, SGD) and ("exp_avg" in kinds) != isinstance(optimizer, Adam):
         raise KeyError(f"{type(optimizer).__name__} cannot resume with {', '.join(sorted(kinds))}")
     parameters = dict(net.named_parameters())
+    groups = dict(enumerate(optimizer.param_groups))
     optimizer.state.clear()
     for name, tensor in tensors.items():
         owner, _, key = name.rpartition("/")
         value = tensor.item() if key.endswith(NUMBER) else tensor
         key = key.removesuffix(NUMBER)
         if owner not in parameters and (match := re.fullmatch(r"group (\d+)", owner)):
-            groups = dict(enumerate(optimizer.param_groups))
             groups[int(match[1])][key] = value
             continue
         parameter = parameters[owner]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,16 @@ def test_what_cannot_train_is_refused_at_the_start(
         with pytest.raises(UserError, match=re.escape(message)):
             start(tiny(tmp_path / "run", *both(kind, **options)))
     assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.usefixtures("own")
+def test_state_that_cannot_be_saved_is_named() -> None:
+    net = nn.Linear(2, 1)
+    optimizer = importlib.import_module("own_optimizers").Listing(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    with pytest.raises(UserError, match=r"Listing: state 'history' of weight is a list; only tensors and numbers"):
+        optimizer_tensors(net, optimizer)
 
 
 @pytest.mark.usefixtures("own")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,32 +35,19 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-def interrupted(out: Path, number: signal.Signals, *overrides: str, processes: int = 1) -> tuple[int, str]:
+def interrupted(out: Path, number: signal.Signals, *overrides: str) -> tuple[int, str]:
     """Start the run, send it ``number`` as soon as its first checkpoint is there; exit code and stderr."""
     process = subprocess.Popen(
-        command(out, *overrides, processes=processes),
+        command(out, *overrides),
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     wait_for(out / "checkpoints" / "step-000000003", process)
-    if number == signal.SIGKILL:  # torchrun's workers live in sessions of their own
-        victims = [pid for pid, line in command_lines() if f"out={out}" in line]
-        for pid in victims:
-            os.kill(pid, number)
-    else:
-        process.send_signal(number)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=600)
     return process.returncode, errors
-
-
-def command_lines() -> list[tuple[int, str]]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            found.append((int(folder.name), (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()))
-    return found
 
 
 @pytest.mark.slow

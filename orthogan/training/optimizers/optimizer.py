@@ -82,8 +82,8 @@ def _section(base: type[Base], optimizer: type[Optimizer]) -> type[Base]:
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise TypeError(f"the step of {optimizer.__name__} needs a closure, which the training loop does not have")
-    parameters = list(inspect.signature(optimizer.__init__).parameters)[1]
-    section = section_of_options(optimizer.__init__, base, "self", parameters, "lr")
+    self_, trained, *_ = inspect.signature(optimizer.__init__).parameters
+    section = section_of_options(optimizer.__init__, base, self_, trained, "lr")
     names = section.model_fields.keys() - base.model_fields.keys()
 
     class Own(section):  # pyright: ignore[reportUntypedBaseClass, reportGeneralTypeIssues]
