@@ -29,7 +29,7 @@ def conv_pool(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``functional.avg_pool2d(layer(x), 2)`` for even h and w: (n, inputs, h, w) -> (n, outputs, h/2, w/2)."""
     if not _folds(layer) or x.shape[2] % 2 or x.shape[3] % 2:
         return functional.avg_pool2d(layer(x), 2)
-    return functional.conv2d(x, _pairs(layer.weight, scale=0.25), layer.bias, stride=2, padding=1)
+    return functional.conv2d(x, _pairs(layer.weight, divisor=4), layer.bias, stride=2, padding=1)
 
 
 def _folds(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -46,18 +46,20 @@ def _folds(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def _pairs(kernel: Tensor, *, flip: bool = False, scale: float = 1.0) -> Tensor:
-    """Sum all shifts of the kernel by 0 or 1 tap down and to the right: (a, b, 3, 3) -> (a, b, 4, 4), times ``scale``.
+def _pairs(kernel: Tensor, *, flip: bool = False, divisor: int = 1) -> Tensor:
+    """Sum all shifts of the kernel by 0 or 1 tap down and to the right: (a, b, 3, 3) -> (a, b, 4, 4), over ``divisor``.
 
-    ``flip``: of the kernel turned by 180 degrees. It is one matrix product, in the memory layout of ``kernel``.
+    ``flip``: of the kernel turned by 180 degrees. It keeps the memory layout of ``kernel``.
     """
     with without_autocast(kernel.device):
+        if not kernel.is_contiguous():
+            # a mean over the windows of the padded kernel is fast for channels_last only
+            kernel = kernel.flip(2, 3) if flip else kernel
+            return functional.avg_pool2d(kernel, 2, stride=1, padding=1, divisor_override=divisor)
         # (4, 3): 1 where row - column is 0 or 1
         side = torch.ones(4, 4, dtype=kernel.dtype, device=kernel.device).tril().triu(-1)[:, :3]
-        taps = torch.kron(side, side) * scale  # (16, 9)
+        taps = torch.kron(side, side) / divisor  # (16, 9)
         if flip:
             taps = taps.flip(1)
         a, b = kernel.shape[:2]
-        if kernel.is_contiguous():
-            return (kernel.reshape(a, b, 9) @ taps.T).reshape(a, b, 4, 4)
-        return (taps @ kernel.permute(0, 2, 3, 1).reshape(a, 9, b)).reshape(a, 4, 4, b).permute(0, 3, 1, 2)
+        return (kernel.reshape(a, b, 9) @ taps.T).reshape(a, b, 4, 4)

@@ -29,13 +29,17 @@ WIDEST = 2.0**36  # outside [1 / WIDEST, WIDEST], squares of the entries may lea
 
 
 class Kept(NamedTuple):
-    """Cached results for one version of ``weight``: its singular vectors (of ``rows``) and numbers for ``closed``."""
+    """Cached results for one version of ``weight``: its singular vectors (of ``rows``) and numbers for ``closed``.
+
+    ``effective`` is the effective weight if it was computed: for a weight that needs no gradient.
+    """
 
     weight: Tensor
     version: int
     u: Tensor
     v: Tensor
     numbers: Tensor
+    effective: Tensor | None = None
 
 
 class SpectralNorm(Constraint):
@@ -132,6 +136,8 @@ class SpectralNorm(Constraint):
         kept: Kept | None = None if compiling else self.kept
         if kept is not None and not (kept.weight is weight and kept.version == weight._version):
             kept = None
+        if kept is not None and kept.effective is not None and not weight.requires_grad:
+            return kept.effective
         fresh = self.advance(weight) if self.training and not self.held else None
         with without_autocast(weight.device):
             numbers = None
@@ -146,7 +152,11 @@ class SpectralNorm(Constraint):
                 found = self.plain(matrix, u, v)
             else:
                 found = self.closed(matrix, u, v, numbers)
-            return self.given(self.from_rows(found, weight), weight)
+            return self.finished(found, weight)
+
+    def finished(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """Return the effective weight of the constrained ``matrix``, in the layout and dtype of ``weight``."""
+        return self.given(self.from_rows(matrix, weight), weight)
 
     def present(self, weight: Tensor, fresh: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the matrix of ``weight`` and the current singular vectors: ``fresh``, or those of the buffers."""
@@ -349,8 +359,11 @@ def _together(group: Sequence[tuple[SpectralNorm, Tensor, Tensor]], iterations: 
         numbers = _inverses(sigma).unbind()
     # on a CPU, check whether the power iteration could see the matrix; elsewhere the check would wait for the device
     seen = [True] * len(u) if sigma.is_cuda else [EPS < one < 1 / EPS for one in sigma.tolist()]
-    for constraint, weight, usual, *rest in zip(constraints, weights, seen, u, v, numbers, strict=True):
+    for constraint, weight, matrix, usual, *rest in zip(constraints, weights, matrices, seen, u, v, numbers, strict=True):
         constraint.kept = Kept(weight, weight._version, *rest) if usual else None
+        if usual and not weight.requires_grad and constraint.share is not None:
+            found = constraint.finished(constraint.closed(matrix, *rest), weight)
+            constraint.kept = constraint.kept._replace(effective=found)
 
 
 def _squares(matrices: Sequence[Tensor]) -> Tensor:

@@ -28,13 +28,15 @@ PAIRS = {"upsample": (upsample_conv, plain_up), "pool": (conv_pool, plain_pool)}
 
 @pytest.mark.parametrize("name", PAIRS)
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.booleans())
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans())
 def test_it_is_the_two_steps_one_after_the_other_at_any_size(
-    name: str, n: int, inputs: int, outputs: int, h: int, w: int, bias: bool
+    name: str, n: int, inputs: int, outputs: int, h: int, w: int, bias: bool, channels_last: bool
 ) -> None:
     fast, plain = PAIRS[name]
     torch.manual_seed(n + 10 * inputs + 100 * outputs)
     layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias).double()
+    if channels_last:
+        layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     x = torch.randn(n, inputs, 2 * h, 2 * w, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(fast(layer, x), plain(layer, x))
     weight = torch.randn_like(plain(layer, x))
@@ -43,13 +45,21 @@ def test_it_is_the_two_steps_one_after_the_other_at_any_size(
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_first_and_second_derivatives_are_right(name: str) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_first_and_second_derivatives_are_right(name: str, layout: torch.memory_format) -> None:
     fast, _ = PAIRS[name]
     torch.manual_seed(0)
     layer = nn.Conv2d(2, 3, 3, padding=1).double()
     x = torch.randn(1, 2, 4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: fast(layer, x), (x,))
-    assert torch.autograd.gradgradcheck(lambda x: fast(layer, x).square(), (x,))
+    kernel = layer.weight.detach().to(memory_format=layout).requires_grad_()
+    del layer.weight  # a plain attribute takes its place
+
+    def of(x: Tensor, kernel: Tensor) -> Tensor:
+        layer.weight = kernel  # pyright: ignore[reportAttributeAccessIssue]
+        return fast(layer, x)
+
+    assert torch.autograd.gradcheck(of, (x, kernel))
+    assert torch.autograd.gradgradcheck(lambda x, kernel: of(x, kernel).square(), (x, kernel))
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -172,6 +172,31 @@ def test_the_gradient_on_paper_is_that_of_autograd(name: str, held: bool) -> Non
         torch.testing.assert_close(*second, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ["sn", "row", "srn binding", "srn loose", "srn row", "double", "half", "k0", "k2"])
+def test_the_effective_weight_of_a_frozen_parameter_is_computed_once(name: str, layout: torch.memory_format) -> None:
+    frozen, trained = (net(name).to(memory_format=layout) for _ in range(2))  # pyright: ignore[reportCallIssue]
+    ((constraint, weight),) = parts(frozen)
+    weight.requires_grad_(False)
+    before = weight.clone()
+    with PowerIterationScheduler(frozen).hold(), PowerIterationScheduler(trained).hold():
+        (first,), (again,) = values(frozen), values(frozen)
+        torch.testing.assert_close([first], values(trained))
+        assert first.stride() == values(trained)[0].stride()
+        assert not first.requires_grad
+        assert (first is again) == (constraint.share is not None)
+        weight.requires_grad_()  # the gradient is that of the other net
+        torch.testing.assert_close(gradients(frozen), gradients(trained))
+        weight.requires_grad_(False)
+        with torch.no_grad():
+            weight.mul_(torch.linspace(0.5, 2, weight.numel()).reshape(weight.shape))
+        (changed,) = values(frozen)
+        assert not torch.equal(changed, first)
+        with torch.no_grad():
+            weight.copy_(before)
+        torch.testing.assert_close(values(frozen)[0], first)
+
+
 @pytest.mark.parametrize("name", ["sn", "srn binding"])
 def test_a_step_inside_the_block_is_noticed(name: str) -> None:
     module = net(name)
