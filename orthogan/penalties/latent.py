@@ -15,7 +15,16 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from orthogan.config.base import Fraction, Layers, NotNegative, OpenSection, PositiveInt, Section, section_of_options
+from orthogan.config.base import (
+    Fraction,
+    Layers,
+    NotNegative,
+    OpenSection,
+    PositiveInt,
+    Section,
+    Share,
+    section_of_options,
+)
 from orthogan.errors import UserError
 from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.named_code import describe
@@ -176,6 +185,9 @@ class LatentPenaltyConfig(Section):
     ramp: Fraction = Field(
         default=0.0, description="fraction of the run over which the weight grows linearly from 0 [0-1]"
     )
+    end: Share = Field(
+        default=1.0, description="fraction of the run after which the penalty is no longer applied (0-1]; 1 = never"
+    )
     shrink: PositiveInt = Field(
         default=1, description="compute the penalty on 1/N of G's batch; 2 as published for path_length"
     )
@@ -193,6 +205,8 @@ class LatentPenaltyConfig(Section):
     def _weighted(self) -> Self:
         if self.kind != "none" and self.weight is None:
             raise ValueError(f"weight: must be set; {self.published}")
+        if self.end < self.ramp:
+            raise ValueError(f"end: {self.end} is before the end of ramp = {self.ramp}")
         return self
 
 

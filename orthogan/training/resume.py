@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from orthogan.config.files import differences, dump
+from orthogan.config.files import differences, dump, flatten
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
@@ -193,7 +193,8 @@ def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: boo
         {k: v for k, v in old.items() if k not in PLACE}, {k: v for k, v in new.items() if k not in PLACE}
     )
     keys = {line.partition(": ")[0]: line for line in changed}
-    fixed = [line for key, line in keys.items() if any(fnmatchcase(key, pattern) for pattern in FIXED)]
+    written = flatten(old)  # a key that it lacks, which an earlier version did not have, has no other value
+    fixed = [line for key, line in keys.items() if key in written and any(fnmatchcase(key, p) for p in FIXED)]
     if fixed:
         raise UserError(
             f"{run} contains a run that cannot be resumed with other values of:\n   " + "\n  ".join(fixed) + "\n"

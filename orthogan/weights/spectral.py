@@ -359,7 +359,9 @@ def _together(group: Sequence[tuple[SpectralNorm, Tensor, Tensor]], iterations: 
         numbers = _inverses(sigma).unbind()
     # on a CPU, check whether the power iteration could see the matrix; elsewhere the check would wait for the device
     seen = [True] * len(u) if sigma.is_cuda else [EPS < one < 1 / EPS for one in sigma.tolist()]
-    for constraint, weight, matrix, usual, *rest in zip(constraints, weights, matrices, seen, u, v, numbers, strict=True):
+    for constraint, weight, matrix, usual, *rest in zip(
+        constraints, weights, matrices, seen, u, v, numbers, strict=True
+    ):
         constraint.kept = Kept(weight, weight._version, *rest) if usual else None
         if usual and not weight.requires_grad and constraint.share is not None:
             found = constraint.finished(constraint.closed(matrix, *rest), weight)

@@ -28,7 +28,15 @@ PAIRS = {"upsample": (upsample_conv, plain_up), "pool": (conv_pool, plain_pool)}
 
 @pytest.mark.parametrize("name", PAIRS)
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans())
+@given(
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+    st.booleans(),
+)
 def test_it_is_the_two_steps_one_after_the_other_at_any_size(
     name: str, n: int, inputs: int, outputs: int, h: int, w: int, bias: bool, channels_last: bool
 ) -> None:

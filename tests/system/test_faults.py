@@ -434,6 +434,22 @@ def test_whoever_reads_a_damaged_run_is_told_so_once(
     assert sorted(path.name for path in run.rglob("*")) == before  # a reader changes nothing
 
 
+def test_a_config_of_another_version_is_refused_for_the_keys_that_differ(base: Path, tmp_path: Path) -> None:
+    config, run = tiny(tmp_path / "run"), tmp_path / "run"
+    old = config.model_dump()
+    del old["optimizer"]["generator"]["kind"]  # version 0.1 had only Adam
+    old["training"]["turbo"] = True
+    with pytest.raises(UserError, match=r"another config(?s:.)*training\.turbo: True -> \(absent\)") as error:
+        refuse_changes(old, config, run, allow=False)
+    assert "--allow-config-change" in str(error.value)
+    assert len(refuse_changes(old, config, run, allow=True)) == 2
+    old["optimizer"]["generator"]["kind"] = "sgd"
+    with pytest.raises(
+        UserError, match=r"cannot be resumed with other values of:\s+optimizer\.generator\.kind: sgd -> adam"
+    ):
+        refuse_changes(old, config, run, allow=True)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_json_writes_otherwise_is_no_change(base: Path, tmp_path: Path, value: object) -> None:
     config = tiny(tmp_path / "run", "training.steps=3")

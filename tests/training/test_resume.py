@@ -13,6 +13,7 @@ import torch
 
 from orthogan.errors import Stopped, UserError
 from orthogan.training import train
+from orthogan.training.schedules import keys_of_length
 from tests.fixtures.runs import command, environment, finish, tensors, tiny
 
 STEPS = "training.steps=8"
@@ -168,6 +169,29 @@ def test_a_finished_run_is_lengthened_without_consent(tmp_path: Path, capsys: py
     train(tiny(run, steady, "training.steps=6"))  # the same length in other words
     with pytest.raises(UserError, match=r"training\.kimg: 0\.096 -> 0\.08(.|\n)*--allow-config-change"):
         train(tiny(run, steady, "training.kimg=0.08"))
+
+
+SCHEDULE = "training.schedule"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "follow"),
+    [
+        ([], [SCHEDULE]),
+        (
+            ["loss.latent_penalty={kind: orojar, weight: 1, ramp: 0.1}"],
+            ["training.schedule", "loss.latent_penalty.ramp"],
+        ),
+        (["loss.latent_penalty={kind: orojar, weight: 1, end: 0.5}"], ["training.schedule", "loss.latent_penalty.end"]),
+        (
+            ["loss.contrastive={weight: 1, start: 0.2, gap: 0.5}"],
+            ["training.schedule", "loss.contrastive.start", "loss.contrastive.gap_until"],
+        ),
+        (["loss.contrastive.start=0.2", "training.schedule.kind=constant"], []),
+    ],
+)
+def test_every_key_that_follows_the_length_of_a_run(tmp_path: Path, overrides: list[str], follow: list[str]) -> None:
+    assert keys_of_length(tiny(tmp_path, *overrides)) == follow
 
 
 def test_lengthening_says_what_follows_the_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,8 +105,12 @@ def keys_of_length(config: Config) -> list[str]:
     """The keys of ``config`` by which the length of the run changes its course from the beginning."""
     schedule = config.training.schedule
     found = ["training.schedule"] if schedule.kind != "constant" or schedule.warmup else []
-    if config.loss.latent_penalty.kind != "none" and config.loss.latent_penalty.ramp:
-        found.append("loss.latent_penalty.ramp")
+    penalty, contrastive = config.loss.latent_penalty, config.loss.contrastive
+    if penalty.kind != "none":
+        found += ["loss.latent_penalty.ramp"] * (penalty.ramp > 0) + ["loss.latent_penalty.end"] * (penalty.end < 1)
+    if contrastive.weight:
+        found += ["loss.contrastive.start"] * (contrastive.start > 0)
+        found += ["loss.contrastive.gap_until"] * (contrastive.gap > 0)
     nets = ("generator", "discriminator") if config.task == "gan" else ("classifier",)
     for net in nets:
         penalties = getattr(config.model, net).penalties
