@@ -1,6 +1,6 @@
 """Copy the reports of finished studies into docs/results and their verdicts into docs/results.md.
 
-    orthogan study NAME --scale cpu --seeds 3    # each of them, in a folder where runs/studies is
+    orthogan study NAME --scale cpu --seeds 3    # or --scale decide; each of them, in a folder where runs/studies is
     python docs/publish_studies.py runs/studies
 
 The report, its pictures (at most three) and its numbers are copied; the runs and the HTML page are not. Without a
@@ -21,11 +21,11 @@ from orthogan.io.json_lines import jsonable
 from orthogan.stats import Estimate, format_number
 from orthogan.studies.report import verdict_blocks, verdict_facts
 from orthogan.studies.study import Claim, get_study
-from orthogan.studies.verdict import Finding, decide
+from orthogan.studies.verdict import ABSENT, Finding, decide
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- studies -->\n", "<!-- end of studies -->\n"
-SCALE = "cpu"
+SCALES = {"cpu": "", "decide": "-decide"}  # scale -> the end of its folder; the later one decides
 HEAD = (
     "| published claim | paper's numbers | strongest comparison here: mean | n | corrected interval "
     "| verdict | all | study |"
@@ -34,9 +34,9 @@ RULE = "|---|---|---|---:|---|---|---|---|"
 
 
 def publish(studies: Path) -> None:
-    """All studies below ``studies`` that have a report at the scale."""
-    for table in sorted(studies.glob(f"*/{SCALE}/table.json")):
-        made, target = table.parent, DOCS / "results" / table.parent.parent.name
+    """All studies below ``studies`` that have a report at one of the scales."""
+    for table in sorted(path for scale in SCALES for path in studies.glob(f"*/{scale}/table.json")):
+        made, target = table.parent, DOCS / "results" / (table.parent.parent.name + SCALES[table.parent.name])
         if target.exists():
             shutil.rmtree(target)
         target.mkdir(parents=True)
@@ -77,17 +77,26 @@ def _findings(claim: Claim, facts: dict[str, Any]) -> Iterator[Finding]:
 
 
 def write_page() -> None:
-    """Write the claims of all published studies into docs/results.md, as one table."""
+    """Write the claims of all published studies into docs/results.md, as one table.
+
+    A claim that was tested at both scales has one row, that of the scale that decides.
+    """
     tables = sorted((DOCS / "results").glob("*/table.json"))
     facts = [json.loads(table.read_text(encoding="utf-8")) for table in tables]
-    rows = [HEAD, RULE, *(row(study["study"], claim) for study in facts for claim in study["verdict"])]
+    found = {(one["study"], claim["claim"]): (one["scale"], claim) for one in facts for claim in claims(one)}
+    rows = [HEAD, RULE, *(row(study, scale, claim) for (study, _), (scale, claim) in found.items())]
     lines = ["", *rows, "", "Runs: " + "; ".join(runs(study) for study in facts) + ".", ""]
     page = DOCS / "results.md"
     head, rest = page.read_text(encoding="utf-8").split(BEGIN)
     page.write_text(head + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1], encoding="utf-8")
 
 
-def row(study: str, claim: dict[str, Any]) -> str:
+def claims(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The claims of a study; at the scale that decides, only those that it tests."""
+    return [one for one in facts["verdict"] if facts["scale"] == "cpu" or one["verdict"] != ABSENT]
+
+
+def row(study: str, scale: str, claim: dict[str, Any]) -> str:
     """One claim, with the numbers of its comparison that has the most evidence (the one that failed, if one failed)."""
     tested = [one for one in claim["findings"] if "corrected" in one]
     shown = [one for one in tested if one["verdict"] == claim["verdict"]] or tested
@@ -98,7 +107,7 @@ def row(study: str, claim: dict[str, Any]) -> str:
         where = f" ({best['setting']})" if best["setting"] else ""
         cells = [f"{best['says']}{where}: {format_number(best['mean'])}", str(best["n"]), f"[{low}, {high}]"]
     found = [claim["claim"], claim.get("published") or "–", *cells, claim["verdict"], claim["counts"]]
-    found.append(f"[{study}](results/{study}/REPORT.md)")
+    found.append(f"[{study}, {scale}](results/{study}{SCALES[scale]}/REPORT.md)")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in found) + " |"
 
 
@@ -109,7 +118,7 @@ def runs(facts: dict[str, Any]) -> str:
     least, most = min(map(len, rows)), max(map(len, rows))
     seeds = f"{most} seed{'s' * (most > 1)} each" if least == most else f"{least} to {most} seeds each: not complete"
     lost = sum(run["status"] != "done" for run in made)
-    return f"`{facts['study']}` {len(made)}, {seeds}, {lost} without a result"
+    return f"`{facts['study']}`, {facts['scale']}, {len(made)}, {seeds}, {lost} without a result"
 
 
 if __name__ == "__main__":

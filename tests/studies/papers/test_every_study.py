@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from orthogan.models.build import build_classifier
 from orthogan.studies import STUDIES, Study, get_study
 from orthogan.studies.cells import list_runs
+from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import CORRUPTED, UNTOUCHED
+from orthogan.studies.papers import codes
 from orthogan.studies.papers.latent_measures import FLATNESS, SUBSPACES
 from orthogan.studies.search import candidates
-from orthogan.studies.study import EVERY, SCALES, ScaleName
+from orthogan.studies.study import EVERY, SCALES, Scale, ScaleName
 from tests.fixtures.smoke import claimed, measured
 
 OVERRIDES = {"latent": ["data.path=."]}  # the images of its full scale are the user's
@@ -129,6 +132,20 @@ def test_what_keeps_a_projection_orthogonal_is_on_the_layers_that_the_latent_ent
     assert getattr(projector.norm, "rank", None) == projector.latent_dim
     assert not cells["none", "eigengan"].penalties
     assert not cells["none", "eigengan"].gradient_transforms
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [*((method, codes.SPRITES) for method in codes.METHODS), ("tc", codes.PORTRAITS), ("orojar-cr", codes.PORTRAITS)],
+)
+def test_every_way_to_learn_codes_trains(method: str, setting: str, tmp_path: Path) -> None:
+    study = replace(codes.STUDY, scales={"smoke": Scale(codes.SMOKE, codes.settings(2, count=64))})
+    (cell,) = (c for c in list_runs(study, "smoke", [0], tmp_path) if (c.method, c.setting) == (method, setting))
+    study.run(cell.config)
+    run = FinishedRun(cell.folder)
+    logged = {key for record in run.log for key in record}
+    assert ("Q/loss" in logged or "G/information" in logged) == (method != "plain"), logged
+    assert list(codes.walks(run).pictures) == ([] if method == "plain" else ["traversal.png"])
 
 
 def test_decompositions_that_failed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
