@@ -163,8 +163,10 @@ class AugmentConfig(Section):
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
         """Read configs of version 0.1, which listed the options of all kinds; those of other kinds had no effect."""
-        kind = tree.get("kind", "none")
-        return {key: value for key, value in super().read_old_keys(tree).items() if cls.OF_OLD.get(key, kind) == kind}
+        kind, tree = tree.get("kind", "none"), super().read_old_keys(tree)
+        if not cls.OF_OLD.keys() <= tree.keys():  # not written by that version, so they are the user's
+            return tree
+        return {key: value for key, value in tree.items() if cls.OF_OLD.get(key, kind) == kind}
 
 
 def _adopt(thing: Any) -> type[Augmentation]:

@@ -16,6 +16,9 @@ from torch.nn import functional
 from orthogan.layers.transposed import conv_transpose2d
 from orthogan.linalg.precision import without_autocast
 
+# channels_last kernels of fewer entries per tap are summed by pooling, others by a matrix product (benchmarks/NOTES.md)
+POOLED = 128 * 128
+
 
 def upsample_conv(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``layer(functional.interpolate(x, scale_factor=2))``: (n, inputs, h, w) -> (n, outputs, 2h, 2w)."""
@@ -51,9 +54,9 @@ def _pairs(kernel: Tensor, *, flip: bool = False, divisor: int = 1) -> Tensor:
 
     ``flip``: of the kernel turned by 180 degrees. It keeps the memory layout of ``kernel``.
     """
+    a, b = kernel.shape[:2]
     with without_autocast(kernel.device):
-        if not kernel.is_contiguous():
-            # a mean over the windows of the padded kernel is fast for channels_last only
+        if a * b < POOLED and not kernel.is_contiguous():
             kernel = kernel.flip(2, 3) if flip else kernel
             return functional.avg_pool2d(kernel, 2, stride=1, padding=1, divisor_override=divisor)
         # (4, 3): 1 where row - column is 0 or 1
@@ -61,5 +64,6 @@ def _pairs(kernel: Tensor, *, flip: bool = False, divisor: int = 1) -> Tensor:
         taps = torch.kron(side, side) / divisor  # (16, 9)
         if flip:
             taps = taps.flip(1)
-        a, b = kernel.shape[:2]
-        return (kernel.reshape(a, b, 9) @ taps.T).reshape(a, b, 4, 4)
+        if kernel.is_contiguous():
+            return (kernel.reshape(a, b, 9) @ taps.T).reshape(a, b, 4, 4)
+        return (taps @ kernel.permute(0, 2, 3, 1).reshape(a, 9, b)).reshape(a, 4, 4, b).permute(0, 3, 1, 2)

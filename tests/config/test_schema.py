@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -431,6 +432,25 @@ def test_the_stored_config_of_a_run_of_0_1_is_the_one_of_today(kind: str, option
         other["norm"] = {**OPTIONS_0_1, "kind": other["norm"]["kind"], "layers": []}
     assert Config.model_validate(old) == config
     assert refuse_changes(old, config, Path("run"), allow=False) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "foreign"),
+    [
+        ("model.discriminator.norm={kind: spectral, c: 0.7}", "c"),
+        ("model.generator.gradient_transforms=[{kind: nearest_orthogonal, form: matched_norm}]", "form"),
+        ("augment={kind: diffaugment, target: 0.6}", "target"),
+        ("augment={kind: ada, policy: 'color,translation,cutout'}", "policy"),
+        ("augment={kind: none, target: 0.6}", "target"),
+        ("training.schedule={kind: linear, factor: 0.1}", "factor"),
+        ("optimizer.generator={kind: adam, momentum: 0.9}", "momentum"),
+        ("loss.latent_penalty={kind: orojar, weight: 1, decay: 0.01}", "decay"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_even_with_its_default(section: str, foreign: str) -> None:
+    key = section.partition("=")[0]
+    with pytest.raises(UserError, match=rf"unknown key '{re.escape(key)}[.0-9]*\.{foreign}'"):
+        load_config(None, [section])
 
 
 def test_options_follow_their_kind_from_file_to_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan import weights
+from orthogan.layers import resampled
 from orthogan.layers.resampled import conv_pool, upsample_conv
 
 
@@ -53,12 +54,19 @@ def test_it_is_the_two_steps_one_after_the_other_at_any_size(
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_first_and_second_derivatives_are_right(name: str, layout: torch.memory_format) -> None:
-    fast, _ = PAIRS[name]
+@pytest.mark.parametrize(
+    ("layout", "pooled"),
+    [(torch.contiguous_format, resampled.POOLED), (torch.channels_last, resampled.POOLED), (torch.channels_last, 0)],
+)
+def test_first_and_second_derivatives_are_right(
+    name: str, layout: torch.memory_format, pooled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, plain = PAIRS[name]
+    monkeypatch.setattr(resampled, "POOLED", pooled)
     torch.manual_seed(0)
     layer = nn.Conv2d(2, 3, 3, padding=1).double()
     x = torch.randn(1, 2, 4, 2, dtype=torch.float64, requires_grad=True)
+    expected = plain(layer, x)
     kernel = layer.weight.detach().to(memory_format=layout).requires_grad_()
     del layer.weight  # a plain attribute takes its place
 
@@ -66,6 +74,7 @@ def test_first_and_second_derivatives_are_right(name: str, layout: torch.memory_
         layer.weight = kernel  # pyright: ignore[reportAttributeAccessIssue]
         return fast(layer, x)
 
+    torch.testing.assert_close(of(x, kernel), expected)
     assert torch.autograd.gradcheck(of, (x, kernel))
     assert torch.autograd.gradgradcheck(lambda x, kernel: of(x, kernel).square(), (x, kernel))
 
