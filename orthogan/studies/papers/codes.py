@@ -18,8 +18,8 @@ from orthogan.studies.values import MeasureResult, Value
 
 G, D = "model.generator", "model.discriminator"
 SPRITES, PORTRAITS = "sprites", "faces"
-MIG, JEMMIG, MODULARITY = "MIG", "JEMMIG", "modularity"
-SAP, EXPLICITNESS = "SAP", "explicitness"
+MIG, JEMMIG, MODULARITY, SAP = "MIG", "JEMMIG", "modularity", "SAP"
+EXPLICITNESS = "explicitness, published scale"
 NAMES = {"mig": MIG, "jemmig": JEMMIG, "modularity": MODULARITY, "sap": SAP, "explicitness": EXPLICITNESS}
 RANDOM = ", random basis"
 INFOGAN_CR, TC_GAN = "Lin et al., ICML 2020, arXiv:1906.06034", "TC-GAN, arXiv:2409.02672"
@@ -142,8 +142,11 @@ def read_codes(run: FinishedRun) -> MeasureResult:
     numbers: dict[str, Value] = {}
     for result in results:
         name = NAMES[result.metric.removeprefix("encoder:")]
-        numbers[name] = Value(float(result), "higher", {"variant": result.label, **result.protocol})
-        numbers[name + RANDOM] = Value(float(result.controls["random basis"]), "")
+        value, control = float(result), float(result.controls["random basis"])
+        if name == EXPLICITNESS:  # the published scale, on which chance is 0 and not 0.5
+            value, control = 2 * value - 1, 2 * control - 1
+        numbers[name] = Value(value, "higher", {"variant": result.label, **result.protocol})
+        numbers[name + RANDOM] = Value(control, "")
     return MeasureResult(numbers)
 
 
