@@ -109,7 +109,8 @@ class Section(BaseModel):
             return tree  # it is read again by the class of its kind
         if not cls.of_all_kinds or cls.model_config.get("extra") == "allow":  # the options are not known yet
             return tree
-        if not cls.of_all_kinds.keys() <= tree.keys():  # not written by that version, so they are the user's
+        # a config that such a version wrote lists them all, except for one that was added later: over_batch
+        if len(cls.of_all_kinds.keys() - tree.keys()) > 1:
             return tree
         old = {key: default for key, default in cls.of_all_kinds.items() if key not in cls.model_fields}
         return {key: value for key, value in tree.items() if key not in old or value != old[key]}
