@@ -362,10 +362,10 @@ def _together(group: Sequence[tuple[SpectralNorm, Tensor, Tensor]], iterations: 
     for constraint, weight, matrix, usual, *rest in zip(
         constraints, weights, matrices, seen, u, v, numbers, strict=True
     ):
-        constraint.kept = Kept(weight, weight._version, *rest) if usual else None
+        found = None
         if usual and not weight.requires_grad and constraint.share is not None:
             found = constraint.finished(constraint.closed(matrix, *rest), weight)
-            constraint.kept = constraint.kept._replace(effective=found)
+        constraint.kept = Kept(weight, weight._version, *rest, effective=found) if usual else None
 
 
 def _squares(matrices: Sequence[Tensor]) -> Tensor:
