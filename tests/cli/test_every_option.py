@@ -50,7 +50,7 @@ REFUSED = {
     f"project {MODEL} setup.py --tune-steps 5": "--tune-steps applies only with --tune",
     f"project {MODEL} setup.py --features none --feature-weight 3": "--feature-weight does not apply with --features",
     f"package {MODEL} --out model --samples 5": "--samples applies only with --metrics",
-    "study --scale cpu": "--scale applies only to a study; name one of covariance",
+    "study --scale cpu": "--scale applies only to a study; name one of codes, covariance",
     "study opt seed=3": "seed: each run has its own; use --seeds N instead",
     "sweep sprites/srngan training.batch_size=4,8 out=x": "out: each run has its own; use --out FOLDER instead",
     "sweep sprites/srngan training.batch_size=4,8 --sampler tep": "did you mean 'tpe'?",

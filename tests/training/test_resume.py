@@ -184,7 +184,11 @@ SCHEDULE = "training.schedule"
         ),
         (["loss.latent_penalty={kind: orojar, weight: 1, end: 0.5}"], ["training.schedule", "loss.latent_penalty.end"]),
         (
-            ["loss.contrastive={weight: 1, start: 0.2, gap: 0.5}"],
+            [
+                "model.generator.codes.continuous=2",
+                "loss.information.weight=1",
+                "loss.contrastive={weight: 1, start: 0.2, gap: 0.5}",
+            ],
             ["training.schedule", "loss.contrastive.start", "loss.contrastive.gap_until"],
         ),
         (["loss.contrastive.start=0.2", "training.schedule.kind=constant"], []),
