@@ -191,7 +191,7 @@ SCHEDULE = "training.schedule"
             ],
             ["training.schedule", "loss.contrastive.start", "loss.contrastive.gap_until"],
         ),
-        (["loss.contrastive.start=0.2", "training.schedule.kind=constant"], []),
+        (["training.schedule.kind=constant"], []),
     ],
 )
 def test_every_key_that_follows_the_length_of_a_run(tmp_path: Path, overrides: list[str], follow: list[str]) -> None:
