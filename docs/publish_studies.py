@@ -25,7 +25,7 @@ from orthogan.studies.verdict import ABSENT, Finding, decide
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- studies -->\n", "<!-- end of studies -->\n"
-SCALES = {"cpu": "", "decide": "-decide"}  # scale -> the end of its folder; the later one decides
+SCALES = {"cpu": "", "decide": "-decide"}  # scale -> the end of its folder
 HEAD = (
     "| published claim | paper's numbers | strongest comparison here: mean | n | corrected interval "
     "| verdict | all | study |"
@@ -118,7 +118,7 @@ def runs(facts: dict[str, Any]) -> str:
     least, most = min(map(len, rows)), max(map(len, rows))
     seeds = f"{most} seed{'s' * (most > 1)} each" if least == most else f"{least} to {most} seeds each: not complete"
     lost = sum(run["status"] != "done" for run in made)
-    return f"`{facts['study']}`, {facts['scale']}, {len(made)}, {seeds}, {lost} without a result"
+    return f"`{facts['study']}` ({facts['scale']}) {len(made)}, {seeds}, {lost} without a result"
 
 
 if __name__ == "__main__":

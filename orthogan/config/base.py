@@ -88,6 +88,7 @@ class Section(BaseModel):
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()  # keys of which the one that is set last counts
     chooses_options: ClassVar[str] = ""  # the key to which the keys in ``options`` belong
     of_all_kinds: ClassVar[Mapping[str, Any]] = {}  # {option: default} that version 0.1 listed for every kind
+    added_later: ClassVar[Collection[str]] = ()  # those of them that its first configs did not have
     flattened: ClassVar[tuple[str, ...]] = ()  # kinds whose options stood in a section of their own in version 0.1
 
     @classmethod
@@ -109,8 +110,7 @@ class Section(BaseModel):
             return tree  # it is read again by the class of its kind
         if not cls.of_all_kinds or cls.model_config.get("extra") == "allow":  # the options are not known yet
             return tree
-        # a config that such a version wrote lists them all, except for one that was added later: over_batch
-        if len(cls.of_all_kinds.keys() - tree.keys()) > 1:
+        if not cls.of_all_kinds.keys() - set(cls.added_later) <= tree.keys():  # not written by that version: the user's
             return tree
         old = {key: default for key, default in cls.of_all_kinds.items() if key not in cls.model_fields}
         return {key: value for key, value in tree.items() if key not in old or value != old[key]}

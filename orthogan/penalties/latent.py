@@ -200,6 +200,7 @@ class LatentPenaltyConfig(Section):
         "epsilon": 0.1,
         "decay": 0.01,
     }
+    added_later: ClassVar = ("over_batch",)
 
     @model_validator(mode="after")
     def _weighted(self) -> Self:

@@ -31,7 +31,7 @@ WIDEST = 2.0**36  # outside [1 / WIDEST, WIDEST], squares of the entries may lea
 class Kept(NamedTuple):
     """Cached results for one version of ``weight``: its singular vectors (of ``rows``) and numbers for ``closed``.
 
-    ``effective`` is the effective weight if it was computed: for a weight that needs no gradient.
+    ``effective`` is the effective weight if it was computed: on a CPU, for a weight that needs no gradient.
     """
 
     weight: Tensor
@@ -363,7 +363,8 @@ def _together(group: Sequence[tuple[SpectralNorm, Tensor, Tensor]], iterations: 
         constraints, weights, matrices, seen, u, v, numbers, strict=True
     ):
         found = None
-        if usual and not weight.requires_grad and constraint.share is not None:
+        # on a GPU, where phases are compiled, it would not be used
+        if usual and not weight.is_cuda and not weight.requires_grad and constraint.share is not None:
             found = constraint.finished(constraint.closed(matrix, *rest), weight)
         constraint.kept = Kept(weight, weight._version, *rest, effective=found) if usual else None
 

@@ -171,13 +171,10 @@ def test_a_finished_run_is_lengthened_without_consent(tmp_path: Path, capsys: py
         train(tiny(run, steady, "training.kimg=0.08"))
 
 
-SCHEDULE = "training.schedule"
-
-
 @pytest.mark.parametrize(
     ("overrides", "follow"),
     [
-        ([], [SCHEDULE]),
+        ([], ["training.schedule"]),
         (
             ["loss.latent_penalty={kind: orojar, weight: 1, ramp: 0.1}"],
             ["training.schedule", "loss.latent_penalty.ramp"],

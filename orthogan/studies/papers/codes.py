@@ -6,22 +6,20 @@ from typing import Any
 
 from orthogan.data import open_configured
 from orthogan.disentanglement import disentangle, recognizer
-from orthogan.latent import native_directions, render, traverse
 from orthogan.models.codes import codes_of
 from orthogan.models.open import open_model
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import cost
+from orthogan.studies.papers import latent_measures
 from orthogan.studies.papers.gan_measures import FRECHET, images
-from orthogan.studies.papers.latent_measures import PICTURE
+from orthogan.studies.papers.latent_measures import MIG, MODULARITY, RANDOM, SAP
 from orthogan.studies.study import STUDIES, Claim, Keys, Measure, Method, Scale, Setting, Study, higher, lower
 from orthogan.studies.values import MeasureResult, Value
 
 G, D = "model.generator", "model.discriminator"
 SPRITES, PORTRAITS = "sprites", "faces"
-MIG, JEMMIG, MODULARITY, SAP = "MIG", "JEMMIG", "modularity", "SAP"
-EXPLICITNESS = "explicitness, published scale"
+JEMMIG, EXPLICITNESS = "JEMMIG", "explicitness, published scale"
 NAMES = {"mig": MIG, "jemmig": JEMMIG, "modularity": MODULARITY, "sap": SAP, "explicitness": EXPLICITNESS}
-RANDOM = ", random basis"
 INFOGAN_CR, TC_GAN = "Lin et al., ICML 2020, arXiv:1906.06034", "TC-GAN, arXiv:2409.02672"
 SAMPLES = 10_000  # real images whose codes are measured
 
@@ -142,7 +140,7 @@ def read_codes(run: FinishedRun) -> MeasureResult:
     numbers: dict[str, Value] = {}
     for result in results:
         name = NAMES[result.metric.removeprefix("encoder:")]
-        value, control = float(result), float(result.controls["random basis"])
+        value, control = float(result), float(result.controls[RANDOM.removeprefix(", ")])
         if name == EXPLICITNESS:  # the published scale, on which chance is 0 and not 0.5
             value, control = 2 * value - 1, 2 * control - 1
         numbers[name] = Value(value, "higher", {"variant": result.label, **result.protocol})
@@ -151,12 +149,8 @@ def read_codes(run: FinishedRun) -> MeasureResult:
 
 
 def walks(run: FinishedRun) -> MeasureResult:
-    """Draw what each code changes."""
-    net = run.net()
-    if codes_of(net) is None:
-        return MeasureResult()
-    render(traverse(net, native_directions(net), steps=7, control=0), run.folder / PICTURE)
-    return MeasureResult(pictures=[PICTURE])
+    """Draw what each code changes; nothing for a network without codes."""
+    return MeasureResult() if codes_of(run.net()) is None else latent_measures.walks(run)
 
 
 def every(method: str, than: str) -> tuple[Any, ...]:
@@ -211,7 +205,7 @@ STUDY = Study(
             every("orojar-cr", "infogan-cr"),
         ),
         Claim(
-            "these codes cost no image quality",
+            "the codes also improve the images",
             "ours",
             (lower(FRECHET, "orojar-cr", "plain"), lower(FRECHET, "infogan-cr", "plain")),
         ),

@@ -144,7 +144,7 @@ def test_every_way_to_learn_codes_trains(method: str, setting: str, tmp_path: Pa
     study.run(cell.config)
     run = FinishedRun(cell.folder)
     logged = {key for record in run.log for key in record}
-    assert ("Q/loss" in logged or "G/information" in logged) == (method != "plain"), logged
+    assert ("G/information" in logged) == (method != "plain")
     assert list(codes.walks(run).pictures) == ([] if method == "plain" else ["traversal.png"])
 
 
