@@ -27,8 +27,8 @@ from orthogan.io import checkpoint
 from orthogan.io.read import parse_json, printable, read_json
 from orthogan.io.weights import read_metadata
 from orthogan.io.write import write_text
-from orthogan.models.card import Curve, Point, comparable, fakes_in_words, shipped_cards
-from orthogan.models.shipped import GENERATOR
+from orthogan.models.card import Curve, Point, card_file, comparable, fakes_in_words, read_card
+from orthogan.models.shipped import GENERATOR, find_shipped, shipped_names
 from orthogan.training.resume import METRICS, own_scores
 from orthogan.training.schedules import keys_of_length
 
@@ -111,13 +111,15 @@ def find_expected(config: Config) -> Expected:
     """What is known of ``config``: by the card of a shipped model, else by a file beside a shipped config."""
     mine, place = what_matters(config), config.data.path
     try:
-        for name, path, card in shipped_cards():
+        for name in shipped_names():
+            path = find_shipped(name)
+            assert path is not None
             file = path / GENERATOR if path.is_dir() else path
-            if card.facts is None or not card.facts.expected:
+            # the config first: it is in the header of the file and read at once, unlike a card
+            if not _same(parse_json(read_metadata(file).get("config", "null"), file), mine, place, str(file)):
                 continue
-            tree = parse_json(read_metadata(file).get("config", "null"), file)
-            if _same(tree, mine, place, str(file)):
-                facts = card.facts
+            facts = read_card(card_file(path)).facts if card_file(path).is_file() else None
+            if facts is not None and facts.expected:
                 return Expected(f"card of {name}", facts.expected, facts.seconds, facts.machine)
         for file, found in expected_files():
             if _same(found.config, mine, place, str(file)):
@@ -185,11 +187,12 @@ def mean_curves(runs: Sequence[Sequence[Curve]]) -> list[Curve]:
 
 def _same(tree: Any, mine: dict[str, Any], place: str | None, source: str) -> bool:
     """Whether a stored config, of this or an older version, with images at ``place``, is ``mine`` in what matters."""
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not isinstance(data := tree.get("data"), dict):
         return False
-    if isinstance(data := tree.get("data"), dict) and data.get("source") == mine["data"]["source"]:
-        # where the images are does not matter and is not stored in a file, but some sources are invalid without it
-        tree = tree | {"data": data | {"path": place}}
+    if data.get("source") != mine["data"]["source"]:  # the reading of a whole config takes longer
+        return False
+    # where the images are does not matter and is not stored in a file, but some sources are invalid without it
+    tree = tree | {"data": data | {"path": place}}
     try:
         return what_matters(validate(tree, {}, default_origin=source)) == mine
     except UserError:  # a key that this version no longer has
