@@ -45,8 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches of a developer's machine neither help nor suffer."""
-    monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path_factory.getbasetemp() / "orthogan-cache"))
+    """Caches of a developer's machine neither help nor suffer; the processes of one run of the tests share theirs."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    monkeypatch.setenv("ORTHOGAN_CACHE", str(shared / "orthogan-cache"))
 
 
 @pytest.fixture(autouse=True)
