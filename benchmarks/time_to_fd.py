@@ -71,7 +71,7 @@ class Run:
 
 
 def small_setting(data: str, width: int, seed: int, device: str) -> Setting:
-    """Networks and learning rates of ``configs/demo.yaml``, with spectral normalization."""
+    """Small networks with spectral normalization of D, and learning rates that suit both loops."""
     return Setting(
         channels=width,
         generator_channels=width,
