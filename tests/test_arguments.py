@@ -14,7 +14,11 @@ from torch import Tensor, nn
 import orthogan
 from orthogan import gradients, layers, penalties, weights
 from orthogan.arguments import checked, integer, integers, words
+from orthogan.disentanglement.arrays import check_codes
 from orthogan.errors import UserError, WrongType
+from orthogan.latent import Directions, Latents, in_space
+from orthogan.latent.mixing import mix
+from orthogan.models import SNGANGenerator, StyleGAN2Generator
 
 
 @checked
@@ -147,3 +151,25 @@ def test_an_empty_path_is_not_the_current_folder(path: Any, tmp_path: Path, monk
 def test_an_empty_path_in_a_config_is_refused(key: str, path: str) -> None:
     with pytest.raises(UserError, match=f"{key} is '{path}': expected a path; the current folder is '.'"):
         orthogan.load_config(None, {key: path})
+
+
+def test_an_error_about_many_numbers_shows_the_first_of_them() -> None:
+    many = range(5, 100_000)
+    sizes = {"resolution": 32, "image_channels": 1, "channels": 4, "latent_dim": 8}
+    plain, styled = SNGANGenerator(**sizes), StyleGAN2Generator(**sizes)
+    codes = np.full((4, 2000), np.nan)
+    calls: list[Callable[[], object]] = [
+        lambda: Directions(np.eye(4), space="z", method="mine").select(many),
+        lambda: Directions(np.eye(4), space="z", method="mine", layers=tuple(many)),
+        lambda: Latents(np.zeros((2, 4))).select(many),
+        lambda: mix(styled, [1], [2], layers=list(many)),
+        lambda: in_space(plain, "z", layers=many),
+        lambda: in_space(styled, "w", layers=many),
+        lambda: in_space(styled, "w+", layers=many),
+        lambda: in_space(styled, "s", layers=many),
+        lambda: check_codes("mig", codes),
+    ]
+    for call in calls:
+        with pytest.raises((UserError, ValueError), match=r"^[^\n]{20,400}$") as caught:
+            call()
+        assert "…" in str(caught.value)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from orthogan.arguments import shown
+
 HeldOut = tuple[ArrayLike, ArrayLike]
 TRAIN_SHARE = 2 / 3  # 10,000 of 15,000, as in disentanglement_lib
 
@@ -26,7 +28,9 @@ def check_codes(metric: str, codes: ArrayLike, *, least: int = 1) -> np.ndarray:
     array = array.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(array).all(0))
     if len(bad):
-        raise ValueError(f"{metric}: codes contain NaN or infinite values in columns {bad.tolist()}; check the encoder")
+        raise ValueError(
+            f"{metric}: codes contain NaN or infinite values in columns {shown(bad.tolist())}; check the encoder"
+        )
     return array
 
 

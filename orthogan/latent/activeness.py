@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from orthogan.arguments import shown
 from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import as_generator
@@ -100,5 +101,5 @@ def activeness(
             batch_size=batch_size,
         ).cpu()
     if bad := torch.nonzero(~torch.isfinite(result)).flatten().tolist():
-        raise ValueError(f"activeness: images are NaN or infinite along dimensions {bad}")
+        raise ValueError(f"activeness: images are NaN or infinite along dimensions {shown(bad)}")
     return result.numpy()

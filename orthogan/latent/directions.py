@@ -105,7 +105,7 @@ class Directions:
         layers = tuple(sorted(set(integers("layers", self.layers))))
         if layers and (self.space == "z" or layers[0] < 0 or layers[-1] > MOST_LAYERS):
             raise UserError(
-                f"layers {list(layers)} of space '{self.space}': must be numbers from 0, in a space other than z"
+                f"layers {shown(list(layers))} of space '{self.space}': must be numbers from 0, in a space other than z"
             )
         matrix.setflags(write=False)
         seed = integer("seed", self.seed)
@@ -131,7 +131,9 @@ class Directions:
         chosen = integers("dims", indices)
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
-            raise UserError(f"dims {wrong or 'empty'}: there are {len(self)} directions, 0 to {len(self) - 1}")
+            raise UserError(
+                f"dims {shown(wrong) if wrong else 'empty'}: there are {len(self)} directions, 0 to {len(self) - 1}"
+            )
         return replace(
             self,
             matrix=self.matrix[chosen],

@@ -109,7 +109,9 @@ class Latents:
         chosen = integers("latents", indices)
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
-            raise UserError(f"latents {wrong or 'empty'}: there are {len(self)} latents, 0 to {len(self) - 1}")
+            raise UserError(
+                f"latents {shown(wrong) if wrong else 'empty'}: there are {len(self)} latents, 0 to {len(self) - 1}"
+            )
         return replace(
             self,
             matrix=self.matrix[chosen],

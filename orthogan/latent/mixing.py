@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
-from orthogan.arguments import checked
+from orthogan.arguments import checked, shown
 from orthogan.drawing.grid import image_grid
 from orthogan.errors import UserError
 from orthogan.latent.films import keyframes
@@ -112,7 +112,7 @@ def mix(
     chosen = list(range(len(blocks) // 2, len(blocks))) if layers is None else sorted(set(layers))
     if not chosen or not 0 <= chosen[0] <= chosen[-1] < len(blocks):
         raise UserError(
-            f"layers {list(layers or [])}: this generator has {len(blocks)} {parts}, 0 to {len(blocks) - 1}"
+            f"layers {shown(list(layers or []))}: this generator has {len(blocks)} {parts}, 0 to {len(blocks) - 1}"
         )
     both = [
         keyframes(net, latents=[one], space=space)

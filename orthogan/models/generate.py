@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orthogan.arguments import checked, integers
+from orthogan.arguments import checked, integers, shown
 from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
 from orthogan.io.hashing import tensor_bytes
@@ -207,7 +207,7 @@ def in_space(
         return as_generator(net.latent_space(space, y=y, layers=tuple(layers), base=base))
     if layers:
         raise UserError(
-            f"layers {list(layers)}: 'z' enters the generator in a single layer; choose layers of another space"
+            f"layers {shown(list(layers))}: 'z' enters the generator in a single layer; choose layers of another space"
         )
     return net
 

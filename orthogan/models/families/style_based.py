@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import shown
 from orthogan.errors import UserError
 from orthogan.models.families.modulation import Style, style_of
 from orthogan.models.modes import eval_mode
@@ -112,7 +113,9 @@ class StyleBased(Generator):
         if name == "w+" and not layers:
             return WPlusSpace(self, y)
         if name == "w+":
-            raise UserError(f"layers {list(layers)}: w+ has coordinates of its own for each style; omit the layers")
+            raise UserError(
+                f"layers {shown(list(layers))}: w+ has coordinates of its own for each style; omit the layers"
+            )
         if name == "s":
             return StyleSpace(self, y, layers=layers, base=base)
         return super().latent_space(name, y=y, layers=layers, base=base)
@@ -157,7 +160,7 @@ class WSpace(Generator):
             )
         wrong = [layer for layer in layers if layer not in range(generator.num_ws)]
         if wrong:
-            raise UserError(f"layers {wrong}: the styles of this generator are 0 to {generator.num_ws - 1}")
+            raise UserError(f"layers {shown(wrong)}: the styles of this generator are 0 to {generator.num_ws - 1}")
         if base is not None and base.shape != (generator.w_dim,):
             raise UserError(f"base has shape {tuple(base.shape)}: must be ({generator.w_dim},), one latent of W")
         self.generator, self.y = generator, y
@@ -266,7 +269,7 @@ class StyleSpace(Generator):
         self.latent_dim, self.num_classes = sum(self.sizes), 0
         self.resolution, self.image_channels = generator.resolution, generator.image_channels
         if wrong := [layer for layer in layers if layer not in range(len(means))]:
-            raise UserError(f"layers {wrong}: the styles of this generator are 0 to {len(means) - 1}")
+            raise UserError(f"layers {shown(wrong)}: the styles of this generator are 0 to {len(means) - 1}")
         if base is not None and base.shape != (self.latent_dim,):
             raise UserError(f"base has shape {tuple(base.shape)}: must be ({self.latent_dim},), one latent of S")
         mean = torch.cat(means, 1)[0].detach()
