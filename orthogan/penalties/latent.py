@@ -22,7 +22,6 @@ from orthogan.config.base import (
     OpenSection,
     PositiveInt,
     Section,
-    Share,
     section_of_options,
 )
 from orthogan.errors import UserError
@@ -182,11 +181,11 @@ class LatentPenaltyConfig(Section):
         description="lazy regularization: apply the penalty every N updates of G, multiplied by N; 4 as published "
         "for path_length",
     )
-    ramp: Fraction = Field(
-        default=0.0, description="fraction of the run over which the weight grows linearly from 0 [0-1]"
+    start: Fraction = Field(
+        default=0.0, description="fraction of the run after which the penalty is first applied [0-1]"
     )
-    end: Share = Field(
-        default=1.0, description="fraction of the run after which the penalty is no longer applied (0-1]; 1 = never"
+    ramp: Fraction = Field(
+        default=0.0, description="fraction of the run over which the weight grows linearly from 0, from start on [0-1]"
     )
     shrink: PositiveInt = Field(
         default=1, description="compute the penalty on 1/N of G's batch; 2 as published for path_length"
@@ -206,8 +205,8 @@ class LatentPenaltyConfig(Section):
     def _weighted(self) -> Self:
         if self.kind != "none" and self.weight is None:
             raise ValueError(f"weight: must be set; {self.published}")
-        if self.end < self.ramp:
-            raise ValueError(f"end: {self.end} is before the end of ramp = {self.ramp}")
+        if self.start + self.ramp > 1 + 1e-9:
+            raise ValueError(f"start {self.start} + ramp {self.ramp} is more than 1, so the weight is never reached")
         return self
 
 

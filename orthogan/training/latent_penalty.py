@@ -56,10 +56,11 @@ class LatentPenalty:
         return self.on and step % self.config.interval == 0 and self.factor(share) > 0
 
     def factor(self, share: float) -> float:
-        """Return the factor of the penalty at ``share`` of the run: weight, ramp, end and interval."""
-        if share >= self.config.end:
+        """Return the factor of the penalty at ``share`` of the run: weight, start, ramp and interval."""
+        since = share - self.config.start
+        if since < 0:
             return 0.0
-        ramp = min(1.0, share / self.config.ramp) if self.config.ramp else 1.0
+        ramp = min(1.0, since / self.config.ramp) if self.config.ramp else 1.0
         return (self.config.weight or 0.0) * ramp * self.config.interval
 
     def __call__(self, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

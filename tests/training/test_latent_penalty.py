@@ -193,11 +193,12 @@ def test_lazy_phases_come_every_interval_and_the_rates_make_up_for_them(tmp_path
 def test_the_ramp_grows_over_its_share_of_the_run() -> None:
     penalty = penalty_of(Toy(), kind="hessian", weight=2.0, ramp=0.5, interval=4)
     assert [penalty.factor(share) for share in (0.0, 0.25, 0.5, 0.9)] == [0.0, 4.0, 8.0, 8.0]
-    short = penalty_of(Toy(), kind="hessian", weight=2.0, ramp=0.5, end=0.75)
-    assert [short.factor(share) for share in (0.25, 0.7, 0.75, 0.9)] == [1.0, 2.0, 0.0, 0.0]
-    assert not short.due(0, 0.8)
-    with pytest.raises(ValidationError, match=r"end: 0\.4 is before the end of ramp = 0\.5"):
-        penalty_of(Toy(), kind="hessian", weight=2.0, ramp=0.5, end=0.4)
+    late = penalty_of(Toy(), kind="hessian", weight=2.0, start=0.5, ramp=0.25)
+    assert [late.factor(share) for share in (0.0, 0.49, 0.5, 0.625, 0.75, 1.0)] == [0.0, 0.0, 0.0, 1.0, 2.0, 2.0]
+    assert [late.due(0, share) for share in (0.25, 0.75)] == [False, True]
+    assert penalty_of(Toy(), kind="hessian", weight=2.0, start=0.5).factor(0.5) == 2.0
+    with pytest.raises(ValidationError, match=r"start 0\.6 \+ ramp 0\.5 is more than 1"):
+        penalty_of(Toy(), kind="hessian", weight=2.0, start=0.6, ramp=0.5)
     assert not penalty.due(0, 0.0)
     assert penalty.due(4, 0.1)
     assert not penalty.due(5, 0.1)

@@ -179,7 +179,10 @@ def test_a_finished_run_is_lengthened_without_consent(tmp_path: Path, capsys: py
             ["loss.latent_penalty={kind: orojar, weight: 1, ramp: 0.1}"],
             ["training.schedule", "loss.latent_penalty.ramp"],
         ),
-        (["loss.latent_penalty={kind: orojar, weight: 1, end: 0.5}"], ["training.schedule", "loss.latent_penalty.end"]),
+        (
+            ["loss.latent_penalty={kind: orojar, weight: 1, start: 0.5}"],
+            ["training.schedule", "loss.latent_penalty.start"],
+        ),
         (
             [
                 "model.generator.codes.continuous=2",

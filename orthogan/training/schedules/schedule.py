@@ -107,7 +107,7 @@ def keys_of_length(config: Config) -> list[str]:
     found = ["training.schedule"] if schedule.kind != "constant" or schedule.warmup else []
     penalty, contrastive = config.loss.latent_penalty, config.loss.contrastive
     if penalty.kind != "none":
-        found += ["loss.latent_penalty.ramp"] * (penalty.ramp > 0) + ["loss.latent_penalty.end"] * (penalty.end < 1)
+        found += ["loss.latent_penalty.start"] * (penalty.start > 0) + ["loss.latent_penalty.ramp"] * (penalty.ramp > 0)
     if contrastive.weight:
         found += ["loss.contrastive.start"] * (contrastive.start > 0)
         found += ["loss.contrastive.gap_until"] * (contrastive.gap > 0)
