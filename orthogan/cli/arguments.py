@@ -46,7 +46,7 @@ def add_config(parser: ArgumentParser, **options: Any) -> None:
 
         from orthogan.config.read import shipped_config_names
 
-        return [*shipped_config_names(), *FilesCompleter()(prefix)]
+        return [*shipped_config_names(), *FilesCompleter(("yaml", "yml"))(prefix)]
 
     action.completer = complete
     add_overrides(parser, "values that override those of CONFIG, for example training.batch_size=32")
