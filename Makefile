@@ -12,7 +12,7 @@ RUN := runs/demo
 demo: $(VENV)/.installed
 	$(BIN)/orthogan train configs/demo.yaml
 	$(BIN)/orthogan sample $(RUN) --seeds 0-63 --truncation 0.8 --out $(RUN)/samples.png
-	$(BIN)/orthogan traverse $(RUN) --method svd --dims 0-7 --control 2 --out $(RUN)/traversal.png
+	$(BIN)/orthogan traverse $(RUN) --method svd --dims 0-7 --control 2 --range 2 --out $(RUN)/traversal.png
 	@echo
 	@echo "Look at them:  $(CURDIR)/$(RUN)/samples.png"
 	@echo "               $(CURDIR)/$(RUN)/traversal.png"
