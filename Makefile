@@ -1,4 +1,4 @@
-# `make demo` trains, scores and shows a small model. `make test` checks the whole project (about 15 minutes on two cores).
+# `make demo` trains, scores and shows a small model. `make test` checks the whole project (about 25 minutes on two cores).
 # `make test-fast` omits the tests marked slow (about 5 minutes). `make lint` checks style, imports, types and words.
 # `make words` finds words to avoid (tools/words.txt). `make docs` builds the docs site into build/site. `make faults`
 # damages runs and files for 25 minutes and counts the failures (docs/reliability.md).

@@ -175,9 +175,9 @@ def _weights() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _models() -> dict[str, str]:
-    from orthogan.models.shipped import find_shipped, shipped_names
+    from orthogan.models.shipped import shipped_models
 
-    return {name: str(find_shipped(name)) for name in shipped_names()}
+    return {name: str(path) for name, path in shipped_models().items()}
 
 
 def _folders() -> dict[str, str]:

@@ -37,7 +37,7 @@ from orthogan.cli.subjects import (
     read_latents,
 )
 from orthogan.errors import UserError
-from orthogan.models.shipped import find_shipped, shipped_names
+from orthogan.models.shipped import find_shipped, shipped_models
 
 LATENT_AXES = "latent axes"  # the method of directions that no method found
 
@@ -79,7 +79,7 @@ def run(arguments: Namespace) -> None:
     check_file(arguments.latent)
     check_factors(arguments)
     given = {find_shipped(subject) for subject in subjects}
-    subjects += [name for name in shipped_names() if find_shipped(name) not in given]
+    subjects += [name for name, path in shipped_models().items() if path not in given]
     if not subjects:
         raise UserError("no model given, and none ships with this installation; give one, such as runs/demo")
     from orthogan.latent.explorer.app import Choice

@@ -15,7 +15,7 @@ from orthogan.config.base import Section
 from orthogan.errors import UserError
 from orthogan.io.read import printable, read_regular
 from orthogan.io.yaml_text import parse_yaml
-from orthogan.models.shipped import CARD, find_shipped, shipped_names
+from orthogan.models.shipped import CARD, shipped_models
 
 LARGEST_CARD = 1 << 20  # bytes
 # keys of a protocol in which two comparable scores may differ
@@ -161,13 +161,16 @@ def card_file(model: Path) -> Path:
     return model / CARD if model.is_dir() else model.with_suffix(".md")
 
 
+def card_of(model: Path) -> Card:
+    """Read a model's card; an empty one if it has none. Raises ``UserError`` as ``read_card``."""
+    file = card_file(model)
+    return read_card(file) if file.is_file() else Card("")
+
+
 def shipped_cards() -> Iterator[tuple[str, Path, Card]]:
     """Yield (name, file or folder, card) of every shipped model; a model without a card has an empty one."""
-    for name in shipped_names():
-        path = find_shipped(name)
-        assert path is not None
-        file = card_file(path)
-        yield name, path, read_card(file) if file.is_file() else Card("")
+    for name, path in shipped_models().items():
+        yield name, path, card_of(path)
 
 
 def comparable(protocol: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,11 @@ def find_shipped(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
+def shipped_models() -> dict[str, Path]:
+    """Return name -> folder or file of every shipped model."""
+    return {name: path for name in shipped_names() if (path := find_shipped(name)) is not None}
+
+
 def other_shipped(path: str | os.PathLike[str]) -> str:
     """Return ``pretrained/NAME`` if ``path`` exists and hides the shipped model of the same name; else ""."""
     text = os.fspath(path)

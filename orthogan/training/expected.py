@@ -27,8 +27,8 @@ from orthogan.io import checkpoint
 from orthogan.io.read import parse_json, printable, read_json
 from orthogan.io.weights import read_metadata
 from orthogan.io.write import write_text
-from orthogan.models.card import Curve, Point, card_file, comparable, fakes_in_words, read_card
-from orthogan.models.shipped import GENERATOR, find_shipped, shipped_names
+from orthogan.models.card import Curve, Point, card_of, comparable, fakes_in_words
+from orthogan.models.shipped import GENERATOR, shipped_models
 from orthogan.training.resume import METRICS, own_scores
 from orthogan.training.schedules import keys_of_length
 
@@ -111,14 +111,12 @@ def find_expected(config: Config) -> Expected:
     """What is known of ``config``: by the card of a shipped model, else by a file beside a shipped config."""
     mine, place = what_matters(config), config.data.path
     try:
-        for name in shipped_names():
-            path = find_shipped(name)
-            assert path is not None
+        for name, path in shipped_models().items():
             file = path / GENERATOR if path.is_dir() else path
             # the config first: it is in the header of the file and read at once, unlike a card
             if not _same(parse_json(read_metadata(file).get("config", "null"), file), mine, place, str(file)):
                 continue
-            facts = read_card(card_file(path)).facts if card_file(path).is_file() else None
+            facts = card_of(path).facts
             if facts is not None and facts.expected:
                 return Expected(f"card of {name}", facts.expected, facts.seconds, facts.machine)
         for file, found in expected_files():
