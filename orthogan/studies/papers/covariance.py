@@ -241,7 +241,8 @@ STUDY = Study(
             },
             seeds=5,
             note="The authors' stem and optimizer, CIFAR-10 at 16 pixels, 5,000 steps: the norm of the stem under NOG "
-            "comes to rest after about 3,000. Images in folders: data.source=folder data.path=FOLDER data.labels=true.",
+            "comes to rest after about 3,000. Images in folders: "
+            "data.source=folder data.path=FOLDER data.labels=true data.holdout=0.1.",
             methods={name: {} for name in ("svd", "svd-autograd", *(f"svd+{names}" for names in DECIDED))},
         ),
         "full": Scale(

@@ -21,7 +21,6 @@ from orthogan.studies.study import (
     Measure,
     Method,
     Scale,
-    Search,
     Setting,
     Study,
     Term,
@@ -180,11 +179,9 @@ STUDY = Study(
             nets({SHALLOW: ("resnet20", 8), WIDE: ("wrn-10-2", 8)}),
             seeds=5,
             note="SRIP and SO against the plain net: narrow nets, Fashion-MNIST at 16 pixels, 20 epochs. The learning "
-            "rate of each is the best of three on a tenth of the training images.",
+            "rate of each is the best of three on a tenth of the training images, in runs of a third of the length.",
             methods={"vanilla": {}, "so": {}, "srip": {}},
-            searches=[
-                Search((name,), learning_rates((0.03, 0.1, 0.3)), FINAL_ERROR) for name in ("vanilla", "so", "srip")
-            ],
+            searches=[learning_rates((name,), (0.03, 0.1, 0.3)) for name in ("vanilla", "so", "srip")],
         ),
         "full": Scale(
             FULL_KEYS,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orthogan.data.sources.fashion_mnist import PACKAGED
-from orthogan.studies.study import Keys
+from orthogan.studies.measures import FINAL_ERROR
+from orthogan.studies.study import Search
 
 # seconds per run: this only checks that everything works
 SMOKE: dict[str, Any] = {
@@ -44,6 +45,12 @@ FASHION_DECIDE: dict[str, Any] = {
 }
 
 
-def learning_rates(rates: Sequence[float], key: str = "optimizer.classifier.lr") -> dict[str, Keys]:
-    """Return candidates of a search: name -> the key with a learning rate."""
-    return {f"lr={rate:g}": {key: rate} for rate in rates}
+def learning_rates(
+    family: tuple[str, ...], rates: Sequence[float], key: str = "optimizer.classifier.lr", *, steps: int = 3134
+) -> Search:
+    """Return a search for the learning rate of a family, on a tenth of the training images, in runs of ``steps``.
+
+    The default is a third of the steps of FASHION_DECIDE, with the whole schedule.
+    """
+    keys = {"data.holdout": 0.1, "training.steps": steps}
+    return Search(family, {f"lr={rate:g}": {key: rate} for rate in rates}, FINAL_ERROR, keys)
