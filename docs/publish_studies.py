@@ -3,8 +3,14 @@
     orthogan study NAME --scale cpu --seeds 3    # or --scale decide; each of them, in a folder where runs/studies is
     python docs/publish_studies.py runs/studies
 
-The report, its pictures (at most three) and its numbers are copied; the runs and the HTML page are not. Without a
-folder, the verdicts of the published reports are made again from their numbers, by the rules of this version.
+The report, its pictures (at most three) and its numbers are copied; the networks and the HTML page are not. At the
+scale decide, the measures of the runs are packed into runs.tar.xz. Unpacked, they continue the study elsewhere:
+
+    mkdir -p runs/studies/NAME/decide
+    tar xf docs/results/NAME-decide/runs.tar.xz -C runs/studies/NAME/decide
+    orthogan study NAME --scale decide
+
+Without a folder, the verdicts of the published reports are made again from their numbers, by the rules of this version.
 """
 
 from __future__ import annotations
@@ -13,12 +19,14 @@ import json
 import math
 import shutil
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from orthogan.io.json_lines import jsonable
 from orthogan.stats import Estimate, format_number
+from orthogan.studies import outcome
 from orthogan.studies.report import verdict_blocks, verdict_facts
 from orthogan.studies.study import Claim, get_study
 from orthogan.studies.verdict import ABSENT, Finding, decide
@@ -45,7 +53,24 @@ def publish(studies: Path) -> None:
         facts = json.loads(table.read_text(encoding="utf-8"))
         facts.pop("configs")  # every run's whole config; the report has the keys that make each method
         (target / "table.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        if facts["scale"] == "decide":
+            pack(made, target / "runs.tar.xz")
     write_page()
+
+
+def pack(made: Path, target: Path) -> None:
+    """The measures, sessions and measured pictures of all measured runs, without owners and times."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.mtime = member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        return member
+
+    with tarfile.open(target, "w:xz", preset=9) as archive:
+        for file in sorted(made.rglob(outcome.FILE)):
+            found = outcome.load(file.parent)
+            for name in (outcome.FILE, outcome.SITTINGS, *(found.pictures if found else ())):
+                archive.add(file.parent / name, str((file.parent / name).relative_to(made)), filter=plain)
 
 
 def rejudge() -> None:

@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from docs.publish_studies import pack
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, UserError
 from orthogan.io.lock import locked
 from orthogan.studies import run_study as module
@@ -67,6 +69,27 @@ def test_a_kill_between_two_cells_costs_nothing_of_the_first(
     monkeypatch.setattr(module, "run_cells", whole)
     run_study(request(tmp_path, seeds=3))
     assert len(here) == len(set(here)) == 6
+
+
+def test_packed_results_continue_a_study_elsewhere(tmp_path: Path, here: list[str]) -> None:
+    made = run_study(request(tmp_path / "here", seeds=2)).parent
+    pack(made, tmp_path / "runs.tar.xz")
+    pack(made, tmp_path / "again.tar.xz")
+    assert (tmp_path / "runs.tar.xz").read_bytes() == (tmp_path / "again.tar.xz").read_bytes()
+    elsewhere = tmp_path / "there" / "stub" / "smoke"
+    with tarfile.open(tmp_path / "runs.tar.xz") as archive:
+        archive.extractall(elsewhere, filter="data")
+    assert {file.name for file in elsewhere.rglob("*") if file.is_file()} == {
+        "measures.json",
+        "picture.png",
+        "sittings.jsonl",
+    }
+    run_study(request(tmp_path / "there", seeds=3))
+    assert here[4:] == ["base, seed 2", "second, seed 2"]
+    tables = [json.loads((folder / "table.json").read_text())["tables"][0]["rows"] for folder in (made, elsewhere)]
+    first, continued = ([[(run["seed"], run["numbers"]) for run in row["runs"]] for row in rows] for rows in tables)
+    assert first == [runs[:2] for runs in continued]
+    assert [[seed for seed, _ in runs] for runs in continued] == [[0, 1, 2]] * 2
 
 
 def test_every_run_below_the_folder_is_in_the_table_also_those_not_asked_for(tmp_path: Path, here: list[str]) -> None:
