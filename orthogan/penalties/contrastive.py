@@ -22,8 +22,8 @@ class ContrastiveConfig(Section):
         description="InfoGAN-CR: coefficient of the contrastive loss of G; needs model.generator.codes; 0 = off; "
         "published: 2 (sprites), 3 (3D teapots), 1 (CelebA)",
     )
-    start: Fraction = Field(
-        default=0.0, description="fraction of the run after which it begins; 0.893 as published for sprites [0-1]"
+    start: Annotated[Fraction, Field(lt=1.0)] = Field(
+        default=0.0, description="fraction of the run after which it begins, below 1; 0.893 as published for sprites"
     )
     gap: Annotated[float, Field(ge=0.0, lt=2.0)] = Field(
         default=0.0,

@@ -181,8 +181,8 @@ class LatentPenaltyConfig(Section):
         description="lazy regularization: apply the penalty every N updates of G, multiplied by N; 4 as published "
         "for path_length",
     )
-    start: Fraction = Field(
-        default=0.0, description="fraction of the run after which the penalty is first applied [0-1]"
+    start: Annotated[Fraction, Field(lt=1.0)] = Field(
+        default=0.0, description="fraction of the run after which the penalty is first applied, below 1"
     )
     ramp: Fraction = Field(
         default=0.0, description="fraction of the run over which the weight grows linearly from 0, from start on [0-1]"

@@ -238,6 +238,8 @@ def test_values_that_no_run_can_use_are_refused(override: str) -> None:
         ("training.batch_size=0", ["training.batch_size is 0", "greater than or equal to 1"]),
         ("optimizer.generator.lr=-1", ["greater than 0"]),
         ("loss.kind=hinges", ["'hinges'", "'hinge'"]),
+        ("loss.latent_penalty.start=1", ["loss.latent_penalty.start is 1", "less than 1"]),
+        ("loss.contrastive.start=1.0", ["loss.contrastive.start is 1.0", "less than 1"]),
         ("training.accumulate=3", ["training.accumulate", "does not divide batch_size = 64"]),
         ("data.source=folder", ["data.path", "needs the path"]),
         ("evaluation.metrics=[kid]", ["evaluation.best", "not among the metrics"]),
