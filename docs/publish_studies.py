@@ -74,31 +74,37 @@ def pack(made: Path, target: Path) -> None:
 
 
 def rejudge() -> None:
-    """Make the verdicts of all published reports again."""
+    """Make the verdicts of all published reports again.
+
+    Raises:
+        SystemExit: a published claim that its study no longer has, which would be lost.
+    """
     for table in sorted((DOCS / "results").glob("*/table.json")):
         facts = json.loads(table.read_text(encoding="utf-8"))
         study = get_study(facts["study"])
+        gone = {one["claim"] for one in facts["verdict"]} - {claim.text for claim in study.claims}
+        if gone:
+            raise SystemExit(f"{table}: the study {study.name} has no claim {gone.pop()!r}; rename it in this file")
         verdicts = [decide(claim, list(_findings(claim, facts))) for claim in study.claims]
-        facts["verdict"] = verdict_facts([one for one in verdicts if one.findings])
+        facts["verdict"] = verdict_facts(verdicts)
         table.write_text(json.dumps(jsonable(facts)) + "\n", encoding="utf-8")
         report = table.parent / "REPORT.md"
         text = report.read_text(encoding="utf-8").split("## Verdict\n")[0]
-        blocks = verdict_blocks([one for one in verdicts if one.findings])
-        report.write_text(text + "\n\n".join(blocks) + "\n", encoding="utf-8")
+        report.write_text(text + "\n\n".join(verdict_blocks(verdicts)) + "\n", encoding="utf-8")
     write_page()
 
 
 def _findings(claim: Claim, facts: dict[str, Any]) -> Iterator[Finding]:
-    """The estimates of a published claim, for the hypotheses that the study still has."""
+    """The published estimates of a claim, for the hypotheses that the study still has."""
     contrasts = {contrast.says: contrast for contrast in claim.contrasts}
-    for one in facts["verdict"]:
-        if one["claim"] == claim.text:
-            for kept in one["findings"]:
-                contrast = contrasts[kept["says"]]
-                estimate = Estimate.of([math.nan if value is None else value for value in kept["values"]])
-                yield Finding(
-                    contrast, kept["setting"], estimate, why="" if estimate.n else kept["why"], without=kept["without"]
-                )
+    published = [kept for one in facts["verdict"] if one["claim"] == claim.text for kept in one["findings"]]
+    for kept in published:
+        contrast = contrasts[kept["says"]]
+        estimate = Estimate.of([math.nan if value is None else value for value in kept["values"]])
+        why = "" if estimate.n else kept["why"]
+        yield Finding(contrast, kept["setting"], estimate, why=why, without=kept["without"])
+    if not published:
+        yield from (Finding(one, "", Estimate.of([]), why="newer than these runs") for one in claim.contrasts)
 
 
 def write_page() -> None:

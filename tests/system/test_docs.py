@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser as torchrun
 
-from docs import config_table, gallery
+from docs import config_table, gallery, publish_studies
 from orthogan.cli.main import main
 from orthogan.cli.parser import parse
 from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.models.card import shipped_cards
 from orthogan.models.shipped import shipped_names
+from orthogan.studies.study import get_study
 from tests.fixtures.pages import PAGES, REPORTS, blocks, commands, name
 from tests.fixtures.runs import ROOT
 
@@ -149,7 +151,9 @@ def test_a_published_study_is_a_report_its_numbers_and_at_most_three_pictures() 
     for report in REPORTS:
         pictures = {path.name for path in report.parent.glob("*.png")}
         assert len(pictures) <= 3
-        assert {path.name for path in report.parent.iterdir()} == {"REPORT.md", "table.json"} | pictures
+        scale = json.loads((report.parent / "table.json").read_text(encoding="utf-8"))["scale"]
+        runs = {"runs.tar.xz"} if scale == "decide" else set()
+        assert {path.name for path in report.parent.iterdir()} == {"REPORT.md", "table.json"} | pictures | runs
 
 
 def test_every_shipped_model_has_a_card_and_is_small() -> None:
@@ -183,3 +187,27 @@ def test_the_tables_of_configs_are_those_of_the_configs() -> None:
     assert shown == f"\n{config_table.tables()}\n", "run: python -m docs.config_table"
     costs = json.loads(config_table.COSTS.read_text(encoding="utf-8"))
     assert {*costs["measured"], *costs["scores"]} <= set(config_table.configs())
+
+
+@pytest.mark.parametrize("table", sorted((ROOT / "docs" / "results").glob("*/table.json")), ids=lambda p: p.parent.name)
+def test_every_claim_of_a_published_study_is_on_the_page_of_results(table: Path) -> None:
+    facts = json.loads(table.read_text(encoding="utf-8"))
+    texts = [claim.text for claim in get_study(facts["study"]).claims]
+    assert [one["claim"] for one in facts["verdict"]] == texts
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert [text for text in texts if f"\n| {text} |" not in page] == []
+
+
+def test_a_renamed_claim_of_a_published_study_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "results" / "srn-gan"
+    shutil.copytree(ROOT / "docs" / "results" / "srn-gan", target)
+    shutil.copy(ROOT / "docs" / "results.md", tmp_path)
+    monkeypatch.setattr(publish_studies, "DOCS", tmp_path)
+    publish_studies.rejudge()
+    assert (tmp_path / "results.md").read_text(encoding="utf-8").count("[srn-gan, cpu]") == 5
+    table = target / "table.json"
+    table.write_text(table.read_text(encoding="utf-8").replace("improves FID over SN", "lowers FID"), encoding="utf-8")
+    before = table.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit, match="no claim 'SRN on the discriminator lowers FID'; rename it in this file"):
+        publish_studies.rejudge()
+    assert table.read_text(encoding="utf-8") == before
