@@ -14,6 +14,7 @@ from orthogan.layers.batch_norm import joined_mean, several_processes
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
+from orthogan.recompute import is_repeated
 from orthogan.weights.selection import choose
 
 
@@ -117,10 +118,11 @@ class DecorrelatedBatchNorm2d(nn.Module):
         covariance = (sum_of_all(products) if joined else products) / count
         whitening = inverse_sqrt(covariance, self.method, iterations=self.iterations, shift=self.eps)
         self.last_covariance = covariance.detach()
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), self.momentum)
-            self.running_whitening.lerp_(whitening.to(self.running_whitening.dtype), self.momentum)
+        if not is_repeated():
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), self.momentum)
+                self.running_whitening.lerp_(whitening.to(self.running_whitening.dtype), self.momentum)
         return centred, whitening
 
     def conditioning(self) -> dict[str, list[float]]:

@@ -70,7 +70,7 @@ class BoundedSkew(Constraint):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the filter of A (m, m, k, k), computed in at least float32, in the dtype of ``weight``."""
-        if self.training and not self.held:
+        if self.moves:
             self.advance(weight)
         with without_autocast(weight.device):
             return self.given(self.effective(at_least_float32(weight)), weight)

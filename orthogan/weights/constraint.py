@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.arguments import checked
+from orthogan.recompute import is_repeated
 from orthogan.weights.belonging import can_look
 from orthogan.weights.matrix import Layer, MatrixView
 
@@ -20,7 +21,8 @@ RULES = "orthogan_rules"  # optimizer attribute: the rules that act on its param
 class Constraint(nn.Module):
     """A parametrization of a weight that ``orthogan.weights`` can find, report, hold and remove.
 
-    ``held`` counts the active ``hold_power_iteration`` blocks. Inside such a block, and in eval mode, no state changes.
+    ``held`` counts the active ``hold_power_iteration`` blocks. Inside such a block, in eval mode, and in a forward pass
+    that activation checkpointing repeats, no state changes: see ``moves``.
     ``kept`` is the result that ``PowerIterationScheduler.hold`` computes once for all forward passes of its block.
     Copies and pickles of a constraint are not held and keep no result. In a half-precision network, the buffers stay
     at least float32 and the effective weight has the dtype of the network.
@@ -62,6 +64,11 @@ class Constraint(nn.Module):
             if buffer is not None and now is not None and now.is_floating_point() and now.itemsize < 4:
                 self._buffers[name] = buffer.to(now.device, torch.float32)
         return self
+
+    @property
+    def moves(self) -> bool:
+        """Whether a forward pass may change the state now."""
+        return self.training and not self.held and not is_repeated()
 
     def matrix(self, weight: Tensor) -> Tensor:
         """Return ``weight`` as a matrix (rows, columns), or one matrix per group (groups, rows / groups, columns)."""

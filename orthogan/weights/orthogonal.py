@@ -75,7 +75,7 @@ class Orthogonal(Constraint):
 
     def forward(self, parameter: Tensor) -> Tensor:
         """Return the effective weight, computed in at least float32, in the dtype of the parameter."""
-        if self.training and not self.held:
+        if self.moves:
             self.advance(parameter)
         with without_autocast(parameter.device):
             return self.given(self.weight_of(self.gain * self.tall(self.frame(at_least_float32(parameter)))), parameter)

@@ -47,9 +47,10 @@ class SpectralNorm(Constraint):
 
     The result is differentiable in W, and u and v are treated as constants. A forward pass in training mode advances
     them by ``n_power_iterations``. A forward pass in eval mode or inside ``orthogan.weights.hold_power_iteration`` does
-    not. ``orthogan.weights.PowerIterationScheduler`` advances all layers together, once per step. All computations are
-    in float32 (float64 weights stay float64), also inside autocast. A kernel with groups is treated as the
-    block-diagonal matrix that it represents: each group has its own u and v, and sigma is the largest over the groups.
+    not, nor does one that activation checkpointing repeats. ``orthogan.weights.PowerIterationScheduler`` advances all
+    layers together, once per step. All computations are in float32 (float64 weights stay float64), also inside
+    autocast. A kernel with groups is treated as the block-diagonal matrix that it represents: each group has its own u
+    and v, and sigma is the largest over the groups.
 
     If u and v belong to another weight, a forward pass in eval mode computes new vectors for the current weight and
     leaves the buffers unchanged. A zero weight stays zero. If sigma is zero or below ``SMALL`` of
@@ -138,7 +139,7 @@ class SpectralNorm(Constraint):
             kept = None
         if kept is not None and kept.effective is not None and not weight.requires_grad:
             return kept.effective
-        fresh = self.advance(weight) if self.training and not self.held else None
+        fresh = self.advance(weight) if self.moves else None
         with without_autocast(weight.device):
             numbers = None
             if kept is not None:

@@ -13,6 +13,7 @@ from orthogan.errors import UserError
 from orthogan.models.families.modulation import Style, style_of
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
+from orthogan.recompute import is_repeated
 from orthogan.weights.effective import effective_weight
 
 MEAN_DECAY = 0.998  # of w_mean, per training forward
@@ -36,7 +37,7 @@ class StyleBased(Generator):
         """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32. Training updates ``w_mean``."""
         self.check(z, y)
         w = self.map_latent(z, y)
-        if self.training:
+        if self.training and not is_repeated():
             with torch.no_grad():
                 self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
         return w
