@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from orthogan.words import counted
+
 CONFIDENCE = 0.95
 
 
@@ -24,7 +26,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
 
     numbers = np.array(values, dtype=float)
     if len(numbers) < 2:
-        raise ValueError(f"interval: {len(numbers)} results; at least 2 are needed, one per seed")
+        raise ValueError(f"interval: {counted(len(numbers), 'result')}; at least 2 are needed, one per seed")
     if not 0 < confidence < 1:
         raise ValueError(f"interval: confidence={confidence}: must be between 0 and 1")
     if not np.isfinite(numbers).all():

@@ -35,6 +35,7 @@ from orthogan.evaluation.extractors.extractor import load_extractor, resolve_ext
 from orthogan.evaluation.fidelity.features import Features
 from orthogan.evaluation.fidelity.statistics import Gaussian
 from orthogan.evaluation.metric import METRICS, Inputs, Score, find_metrics
+from orthogan.words import counted
 
 try:
     from torchmetrics import Metric
@@ -358,7 +359,9 @@ class _Counted(ImageSource):
         self.name, self.count, self.resolution, self.channels = "images", count, 0, 0
         if labels is not None:
             if len(labels) != count:
-                raise UserError(f"{len(labels)} labels for {count} images; pass labels= in every update")
+                raise UserError(
+                    f"{counted(len(labels), 'label')} for {counted(count, 'image')}; pass labels= in every update"
+                )
             self.labels, self.num_classes = labels, int(labels.max()) + 1
 
     def __len__(self) -> int:

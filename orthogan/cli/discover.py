@@ -37,6 +37,7 @@ from orthogan.cli.subjects import (
 )
 from orthogan.errors import UserError
 from orthogan.registry import did_you_mean
+from orthogan.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -149,8 +150,8 @@ def run(arguments: Namespace) -> None:
     )
     print(found.table())
     layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
-    count = len(found.directions)
-    print(f"{count} direction{'s' * (count != 1)}{layer} of {subject.name}: {found.directions.save(arguments.out)}")
+    written = found.directions.save(arguments.out)
+    print(f"{counted(len(found.directions), 'direction')}{layer} of {subject.name}: {written}")
 
 
 def _check_options(arguments: Namespace, given: Iterable[str]) -> None:

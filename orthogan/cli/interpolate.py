@@ -20,6 +20,7 @@ from orthogan.cli.arguments import (
 )
 from orthogan.cli.subjects import BATCH, check_file, check_subject, open_subject, read_latents
 from orthogan.errors import UserError
+from orthogan.words import counted
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -129,5 +130,5 @@ def run(arguments: Namespace) -> None:
     )
     written = save_film(made, arguments.out, side=arguments.size, smooth=arguments.smooth)
     length = len(made.frames) / made.fps
-    stops = f"{len(keys)} keyframe{'s' * (len(keys) != 1)}"
+    stops = counted(len(keys), "keyframe")
     print(f"{stops} of {subject.name}, {len(made.frames)} frames, {length:.1f} s: {written}")

@@ -31,6 +31,7 @@ from orthogan.cli.arguments import (
 from orthogan.cli.subjects import check_subject, open_subject, read_class, read_distance
 from orthogan.errors import UserError
 from orthogan.io.read import check_regular, printable, shown
+from orthogan.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -413,7 +414,7 @@ def _tune(
         kept=kept,
         stopped=stopped,
     )
-    extra = {**subject.about.extra, "tuned": f"{len(mine.latents)} pictures, {arguments.tune_steps} steps"}
+    extra = {**subject.about.extra, "tuned": f"{counted(len(mine.latents), 'picture')}, {arguments.tune_steps} steps"}
     save_generator(arguments.tune, tuned, config=subject.config, extra=extra)
     images = replace(mine.latents, model_hash="").images(tuned)
     squares = (images.astype(np.float64) - mine.targets) ** 2

@@ -15,6 +15,7 @@ from orthogan.cli.subjects import check_config
 from orthogan.errors import UserError
 from orthogan.io.read import user_path
 from orthogan.io.terminal import shell_word
+from orthogan.words import counted
 
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
@@ -69,7 +70,7 @@ def _report(run: Path, settings: Config) -> None:
     from orthogan.training.run_log import seconds_of
 
     took, steps = seconds_of(run), settings.training.steps
-    print(f"{run}: complete, {steps} step{'s' * (steps != 1)}" + (f" in {duration(took)}" if took else ""))
+    print(f"{run}: complete, {counted(steps, 'step')}" + (f" in {duration(took)}" if took else ""))
     scores = own_scores(run / METRICS, settings.training.steps)
     if scores := [(step, score) for step, score in scores if score.metric == settings.evaluation.best]:
         form = ".2%" if settings.task == "classifier" else ".2f"

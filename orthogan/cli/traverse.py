@@ -34,6 +34,7 @@ from orthogan.cli.subjects import (
     read_latents,
 )
 from orthogan.errors import UserError
+from orthogan.words import counted
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -130,7 +131,7 @@ def run(arguments: Namespace) -> None:
     directions = add_captions(read_directions(arguments, net, latents), arguments, net, device)
     if arguments.save_directions:
         directions.save(arguments.save_directions)
-        print(f"{len(directions)} directions: {arguments.save_directions}")
+        print(f"{counted(len(directions), 'direction')}: {arguments.save_directions}")
     options: dict[str, Any] = {
         name: vars(arguments)[name] for name in ("range", "steps", "truncation", "centred", "walk", "control")
     }

@@ -20,6 +20,7 @@ from orthogan.errors import UserError
 from orthogan.io.threads import cores
 from orthogan.rng import derive
 from orthogan.size import sides
+from orthogan.words import counted
 
 RESIDENT_LIMIT = 2 << 30  # "auto" keeps a set in memory of at most this many bytes on the device
 # a batch of at most this many bytes is sent directly: a segment of shared memory takes 3 times as long
@@ -77,7 +78,9 @@ class Batches:
             )
         if len(source) < batch_size:
             advice = f"; set {key} to at most {len(source)}, or use more images" if key else "; use more images"
-            raise UserError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}{advice}")
+            raise UserError(
+                f"{source.name} has {counted(len(source), 'image')}, fewer than a batch of {batch_size}{advice}"
+            )
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world}")
         if resident not in ("auto", "device", "stream"):

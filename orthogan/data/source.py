@@ -15,6 +15,7 @@ from orthogan.data.resize import MOST_CHANNELS, fit_arrays
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.size import as_resolution, sides
+from orthogan.words import counted
 
 IN_MEMORY_LIMIT = 1 << 30  # a set of at most this many bytes after resizing is kept in memory
 
@@ -150,7 +151,7 @@ class ImageSource(ABC):
         """
         place = integer("index", index)
         if not -len(self) <= place < len(self):
-            raise IndexError(f"{self.name}: index {place} is out of range for {len(self)} images")
+            raise IndexError(f"{self.name}: index {place} is out of range for {counted(len(self), 'image')}")
         images, labels = self.read(np.array([place % len(self)]))
         return images[0], int(labels[0])
 
@@ -190,7 +191,7 @@ class ImageSource(ABC):
     def __repr__(self) -> str:
         classes = f", {self.num_classes} classes" if self.num_classes else ""
         shape = "x".join(map(str, (self.channels, *sides(self.resolution))))
-        return f"<{type(self).__name__} {self.name}: {len(self)} images {shape}{classes}>"
+        return f"<{type(self).__name__} {self.name}: {counted(len(self), 'image')} {shape}{classes}>"
 
 
 class ArraySource(ImageSource):

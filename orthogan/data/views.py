@@ -11,6 +11,7 @@ from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.rng import derive
+from orthogan.words import counted
 
 HOLDOUT_SEED = 0  # the held-out images belong to the data, not to a run: they do not depend on the seed of the run
 
@@ -109,7 +110,9 @@ def hold_out(source: ImageSource, share: float) -> tuple[Part, Part]:
     """
     count = max(1, round(share * len(source)))
     if not 0 < share < 1 or count >= len(source):
-        raise UserError(f"data.holdout is {share}: it must select some, but not all, of {len(source)} images")
+        raise UserError(
+            f"data.holdout is {share}: it must select some, but not all, of {counted(len(source), 'image')}"
+        )
     held = np.zeros(len(source), bool)
     held[subset(derive(HOLDOUT_SEED, "holdout"), len(source), count)] = True
     return (

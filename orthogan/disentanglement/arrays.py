@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from orthogan.arguments import shown
+from orthogan.words import counted
 
 HeldOut = tuple[ArrayLike, ArrayLike]
 TRAIN_SHARE = 2 / 3  # 10,000 of 15,000, as in disentanglement_lib
@@ -191,5 +192,8 @@ def _joined(metric: str, train: tuple[np.ndarray, np.ndarray], test: HeldOut) ->
                 f"{first.shape}"
             )
     if len(train[0]) != len(train[1]):
-        raise ValueError(f"{metric}: {len(train[0])} rows of codes but {len(train[1])} rows of factors for training")
+        raise ValueError(
+            f"{metric}: {counted(len(train[0]), 'row')} of codes but "
+            f"{counted(len(train[1]), 'row')} of factors for training"
+        )
     return np.concatenate([pairs[0][1], pairs[0][2]]), np.concatenate([pairs[1][1], pairs[1][2]])

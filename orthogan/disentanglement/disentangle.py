@@ -21,6 +21,7 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import native_directions
 from orthogan.progress import progress_bar
+from orthogan.words import counted
 
 DEFAULT_METRICS = ("vp", "activeness", "mig", "dci", "sap", "modularity")
 
@@ -94,7 +95,9 @@ def disentangle(
     if encoder is not None and not np.array_equal(chosen.matrix, encoder.codes.directions().numpy()):
         raise UserError("encoder: Q predicts the codes of the generator; use its native directions")
     if len(chosen) < 2 or not len(seeds):
-        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed")
+        raise UserError(
+            f"{counted(len(chosen), 'direction')}, {counted(len(seeds), 'seed')}: at least 2 and 1 are needed"
+        )
     bench = MetricInputs(
         generator,
         source,

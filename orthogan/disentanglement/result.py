@@ -13,6 +13,7 @@ from orthogan.drawing.notebook import html_table
 from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
 from orthogan.stats import t_interval
+from orthogan.words import counted
 
 TIME = "seconds"  # fact: how long a metric took
 
@@ -290,7 +291,7 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
         (0.05, 0.55)
     """
     if len(runs) < 2:
-        raise ValueError(f"across: {len(runs)} generators: at least 2 are needed")
+        raise ValueError(f"across: {counted(len(runs), 'generator')}: at least 2 are needed")
     found = []
     for place, first in enumerate(runs[0]):
         column = [run[place] if place < len(run) else None for run in runs]

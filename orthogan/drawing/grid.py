@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from orthogan.drawing.text import Font, fit
 from orthogan.errors import UserError
 from orthogan.io.write import write_bytes
+from orthogan.words import counted
 
 BACKGROUND = (250, 250, 250)
 INK = (40, 40, 44)
@@ -164,7 +165,7 @@ def image_grid(
     if zoom < 1 or pad < 0 or (columns is not None and columns < 1):
         raise UserError(f"columns={columns}, scale={scale}, pad={pad}: must be at least 1, 1 and 0")
     if labels is not None and len(labels) != count:
-        raise UserError(f"{len(labels)} labels for {count} images; expected one label per image")
+        raise UserError(f"{counted(len(labels), 'label')} for {counted(count, 'image')}; expected one label per image")
     if layout is None:
         across = min(count, math.ceil(math.sqrt(count)) if columns is None else columns)
         cells = np.full(math.ceil(count / across) * across, -1, dtype=np.int64)
@@ -175,7 +176,7 @@ def image_grid(
         if cells.ndim != 2 or cells.size == 0 or cells.min() < -1 or cells.max() >= count:
             raise UserError(f"a layout of {count} images is a (rows, columns) array of indices -1 … {count - 1}")
     if row_labels is not None and len(row_labels) != len(cells):
-        raise UserError(f"{len(row_labels)} row labels for {len(cells)} rows")
+        raise UserError(f"{counted(len(row_labels), 'row label')} for {counted(len(cells), 'row')}")
 
     font = Font(FONT_SIZE)
     caption = font.line_height if labels is not None else 0

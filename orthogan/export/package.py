@@ -42,6 +42,7 @@ from orthogan.size import color_in_words, sides, size_in_words
 from orthogan.training.expected import INCIDENTAL, curves_of
 from orthogan.training.measure import measure_generator
 from orthogan.training.resume import METRICS, own_scores
+from orthogan.words import counted
 
 SAMPLES, TRAVERSAL = "samples.png", "traversal.png"
 FILES = (CARD, GENERATOR, DISCRIMINATOR, SAMPLES, TRAVERSAL)
@@ -216,7 +217,7 @@ def _draw(opened: OpenedModel, out: Path, directions: Directions, dims: Sequence
     render(
         traverse(net, directions, dims=chosen, steps=9, seed=seed, batch_size=CLAIMED, device=device), out / TRAVERSAL
     )
-    return f"{len(chosen)} direction{'s' * (len(chosen) != 1)} ({directions.method})"
+    return f"{counted(len(chosen), 'direction')} ({directions.method})"
 
 
 def most_effective(net: Generator, directions: Directions, *, device: torch.device) -> list[int]:
@@ -273,7 +274,7 @@ def _facts(
 
 def _machine(record: dict[str, Any]) -> str:
     threads, processes = record.get("threads", 1), record.get("processes", 1)
-    each = f"{threads} CPU thread{'s' * (threads != 1)}" if record.get("device", "cpu") == "cpu" else "a GPU"
+    each = counted(threads, "CPU thread") if record.get("device", "cpu") == "cpu" else "a GPU"
     return each if processes == 1 else f"{processes} processes with {each} each"
 
 

@@ -16,6 +16,7 @@ from orthogan.drawing.grid import on_white
 from orthogan.errors import UserError, install
 from orthogan.io.hashing import file_sha256
 from orthogan.io.read import describe_error, printable
+from orthogan.words import counted
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # OpenAI's constants of ``preprocess``: of images in [0, 1]
@@ -112,7 +113,9 @@ def load_clip(folder: str | os.PathLike[str], *, sha256: str = "", device: torch
     except Exception as error:  # of another library, for files of any content
         raise UserError(f"{where}: cannot be read as a CLIP model: {describe_error(error)}") from error
     if absent := sorted(report["missing_keys"]):
-        raise UserError(f"{where}/{WEIGHTS}: lacks {len(absent)} weights of CLIP, such as {printable(absent[0])}")
+        raise UserError(
+            f"{where}/{WEIGHTS}: lacks {counted(len(absent), 'weight')} of CLIP, such as {printable(absent[0])}"
+        )
     return Clip(net, tokenizer, digest, device)
 
 

@@ -23,6 +23,7 @@ from orthogan.models.generate import in_space
 from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
+from orthogan.words import counted, there_are
 
 FORMAT = "orthogan-directions-1"
 LATENT_STD = "latent std"
@@ -98,7 +99,10 @@ class Directions:
             check_text("a name, note or score of these directions", text)
         for what, values in {"names": names, "notes": notes, **scores}.items():
             if len(values) != count:
-                raise UserError(f"{len(values)} values of '{what}' for {count} directions; expected one per direction")
+                raise UserError(
+                    f"{counted(len(values), 'value')} of '{what}' for {counted(count, 'direction')}; expected one per "
+                    "direction"
+                )
         for key, values in scores.items():
             if not all(map(math.isfinite, values)):
                 raise UserError(f"score '{key}' contains a NaN or infinite value")
@@ -119,7 +123,7 @@ class Directions:
         return len(self.matrix)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} directions in {self.space} ({self.latent_dim}), {self.method}>"
+        return f"<{counted(len(self), 'direction')} in {self.space} ({self.latent_dim}), {self.method}>"
 
     @property
     def latent_dim(self) -> int:
@@ -132,7 +136,7 @@ class Directions:
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
             raise UserError(
-                f"dims {shown(wrong) if wrong else 'empty'}: there are {len(self)} directions, 0 to {len(self) - 1}"
+                f"dims {shown(wrong) if wrong else 'empty'}: {there_are(len(self), 'direction')}, 0 to {len(self) - 1}"
             )
         return replace(
             self,
@@ -148,7 +152,7 @@ class Directions:
         Raises ``UserError`` for a direction that does not exist, or an empty name.
         """
         if not 0 <= index < len(self):
-            raise UserError(f"direction {index}: there are {len(self)} directions, 0 to {len(self) - 1}")
+            raise UserError(f"direction {index}: {there_are(len(self), 'direction')}, 0 to {len(self) - 1}")
         if not name.strip():
             raise UserError(f"direction {index}: the new name is empty; use at least one letter")
         names, notes = list(self.names), list(self.notes)

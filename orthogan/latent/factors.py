@@ -19,6 +19,7 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.models.generate import generate, in_space, sample_label, sample_latents
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.words import counted
 
 EFFECT, LEAKAGE, DISTANCE = "effect", "leakage", "feature distance"  # scores
 END = 2.0  # both ends of the walk that is measured, in the unit of the directions
@@ -140,8 +141,8 @@ def measure_effects(
             read = np.asarray(reader.read(images), dtype=np.float64)
             if read.shape != (len(images), len(names)) or not np.isfinite(read).all():
                 raise UserError(
-                    f"{type(reader).__name__}: read() returned {read.shape} for {len(images)} images and "
-                    f"{len(names)} names; expected one finite number per image and name"
+                    f"{type(reader).__name__}: read() returned {read.shape} for {counted(len(images), 'image')} and "
+                    f"{counted(len(names), 'name')}; expected one finite number per image and name"
                 )
         return read, None if features is None else _units(features, images[:SEEN])
 

@@ -21,6 +21,7 @@ from orthogan.io.read import describe_error, parsing, printable, read_regular, s
 from orthogan.models.generate import model_hash, sample_label, sample_latents
 from orthogan.models.protocol import Generator
 from orthogan.models.samples import parse_seeds
+from orthogan.words import counted
 
 LARGEST_TABLE = 100_000_000  # bytes
 LARGEST_PICTURE = 50_000_000
@@ -71,7 +72,8 @@ class Labels:
         object.__setattr__(self, "groups", tuple(self.groups) or self.names)
         if self.values.shape != (len(self.spots), len(self.names)) or len(self.groups) != len(self.names):
             raise UserError(
-                f"labels of shape {self.values.shape} for {len(self.spots)} pictures and {len(self.names)} names"
+                f"labels of shape {self.values.shape} for {counted(len(self.spots), 'picture')} and "
+                f"{counted(len(self.names), 'name')}"
             )
         if not len(self.names):
             raise UserError("labels: there is no column besides the seed; add one per attribute")
@@ -92,7 +94,9 @@ class Labels:
         names, groups, values = [], [], []
         for name, column in columns.items():
             if len(column) != len(spots):
-                raise UserError(f"{name}: {len(column)} labels for {len(spots)} seeds; one per seed is needed")
+                raise UserError(
+                    f"{name}: {counted(len(column), 'label')} for {counted(len(spots), 'seed')}; one per seed is needed"
+                )
             for attribute, numbers in _attributes(str(name), column):
                 names.append(attribute)
                 groups.append(str(name))
@@ -121,7 +125,9 @@ class Labels:
             )
         for number, row in enumerate(rows[1:], 2):
             if len(row) != len(head):
-                raise UserError(f"{where}: row {number} has {len(row)} values, expected {len(head)}, as in the first")
+                raise UserError(
+                    f"{where}: row {number} has {counted(len(row), 'value')}, expected {len(head)}, as in the first"
+                )
             if not is_whole_number(seed := row[head.index(SEED)].strip()):
                 raise UserError(
                     f"{where}: row {number}: the seed {shown(seed)} is not a whole number from 0 with at most 19 digits"
@@ -165,7 +171,7 @@ class Labels:
             if spot.latent is not None:
                 if spot.space != space or len(spot.latent) != net.latent_dim:
                     raise UserError(
-                        f"seed {spot.seed}: its picture has a latent of {len(spot.latent)} dimensions in "
+                        f"seed {spot.seed}: its picture has a latent of {counted(len(spot.latent), 'dimension')} in "
                         f"'{spot.space}', but directions are searched in '{space}', which has {net.latent_dim}; "
                         f"use --space {spot.space}"
                     )

@@ -25,6 +25,7 @@ from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.noise import WithNoise, noise_maps
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.samples import Samples
+from orthogan.words import counted, there_are
 
 FORMAT = "orthogan-latents-1"
 _KEY, _NOISE = "latents", "noise."
@@ -85,7 +86,10 @@ class Latents:
             check_text("a name, score or protocol of these latents", text)
         for what, values in {"names": names, "labels": names if labels is None else labels, **noise, **scores}.items():
             if len(values) != count:
-                raise UserError(f"{len(values)} values of '{what}' for {count} latents; expected one per latent")
+                raise UserError(
+                    f"{counted(len(values), 'value')} of '{what}' for {counted(count, 'latent')}; expected one per "
+                    "latent"
+                )
         for what, values in scores.items():
             if not all(map(math.isfinite, values)):
                 raise UserError(f"score '{what}' contains a NaN or infinite value")
@@ -110,7 +114,7 @@ class Latents:
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
             raise UserError(
-                f"latents {shown(wrong) if wrong else 'empty'}: there are {len(self)} latents, 0 to {len(self) - 1}"
+                f"latents {shown(wrong) if wrong else 'empty'}: {there_are(len(self), 'latent')}, 0 to {len(self) - 1}"
             )
         return replace(
             self,

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from orthogan.config.base import Count, Section
 from orthogan.models.protocol import Generator
+from orthogan.words import counted
 
 Prior = Literal["uniform", "normal"]
 EDGE = 1 - 1e-6  # uniform values are kept inside, so that their z is finite
@@ -51,7 +52,9 @@ class CodesConfig(Section):
     def _one_name_per_code(self) -> CodesConfig:
         count = self.continuous + len(self.categorical)
         if self.names and len(self.names) != count:
-            raise ValueError(f"names: {len(self.names)} names for {count} codes; give one name per code")
+            raise ValueError(
+                f"names: {counted(len(self.names), 'name')} for {counted(count, 'code')}; give one name per code"
+            )
         if len(set(self.names)) < len(self.names):
             raise ValueError("names: two codes have the same name; choose different names")
         return self
@@ -105,7 +108,7 @@ class Codes:
         if not 0 < self.size <= self.latent_dim:
             raise ValueError(f"{self.size} coordinates of codes: z has {self.latent_dim}, and at least one is needed")
         if self.labels and len(self.labels) != self.count:
-            raise ValueError(f"{len(self.labels)} labels for {self.count} codes")
+            raise ValueError(f"{counted(len(self.labels), 'label')} for {counted(self.count, 'code')}")
 
     @property
     def size(self) -> int:

@@ -20,6 +20,7 @@ from orthogan.models.label_table import TABLE, classes_at, label_table
 from orthogan.models.modes import eval_mode, get_device, need_numbers
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.size import as_resolution
+from orthogan.words import counted, there_are
 
 PERIOD = 4096  # label vectors repeat after this many seeds
 
@@ -47,7 +48,9 @@ def generate(
         labels = integers("labels", labels)
         check_has_classes(generator, labels)
         if len(labels) != len(z):
-            raise UserError(f"there are {len(labels)} labels and {len(z)} latents; pass one label per latent")
+            raise UserError(
+                f"{there_are(len(labels), 'label')} for {counted(len(z), 'latent')}; pass one label per latent"
+            )
     if device is not None:
         generator.to(device)
     place = get_device(generator)

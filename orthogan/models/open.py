@@ -46,6 +46,7 @@ from orthogan.models.saved import (
 )
 from orthogan.models.shipped import other_shipped, shipped_names
 from orthogan.named_code import NeedsTrust, Trust, import_made
+from orthogan.words import counted
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
 ACCEPTED = "a run, a checkpoint, a .safetensors, .pth, .pt or .pkl file, or module:Class"
@@ -194,8 +195,8 @@ class OpenedModel:
         found = Tensors(tensors)
         if not found._modules:
             raise UserError(
-                f"{printable(self.path)}: none of its {len(tensors)} tensors is a matrix or kernel; choose a weights "
-                "file"
+                f"{printable(self.path)}: none of its {counted(len(tensors), 'tensor')} is a matrix or kernel; choose "
+                "a weights file"
             )
         return found
 

@@ -26,6 +26,7 @@ from orthogan.models.label_table import LabelTable, label_table, unchanged_class
 from orthogan.models.protocol import as_generator
 from orthogan.registry import did_you_mean
 from orthogan.weights.selection import choose
+from orthogan.words import counted
 
 MOST_SEEDS = 1_000_000
 MOST_IN_A_GRID = 10_000
@@ -69,7 +70,7 @@ class Samples:
         _, channels, height, width = self.images.shape
         colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
         seeds = format_ranges(sorted(self.seeds))
-        return f"<{len(self)} samples, {width}x{height} px, {colors}, seeds {seeds}>"
+        return f"<{counted(len(self), 'sample')}, {width}x{height} px, {colors}, seeds {seeds}>"
 
     def _repr_png_(self) -> bytes:
         return png(self.picture)
@@ -265,7 +266,9 @@ def _vector(text: str, table: LabelTable) -> list[float] | None:
             f"or the number of a class{listed}"
         ) from None
     if len(numbers) != size or not all(map(math.isfinite, numbers)):
-        raise UserError(f"classes: '{text}' has {len(numbers)} numbers; the label vectors have {size} finite numbers")
+        raise UserError(
+            f"classes: '{text}' has {counted(len(numbers), 'number')}; the label vectors have {size} finite numbers"
+        )
     return numbers
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orthogan.config.base import NotNegative, Section
 from orthogan.linalg.precision import at_least_float32, autocast_off
+from orthogan.words import counted
 
 FLOOR = 1e-4  # added to every variance, so that a code that Q does not know yet has a finite logarithm
 
@@ -53,7 +54,7 @@ def total_correlation(values: Tensor) -> Tensor:
     """
     values = at_least_float32(values)
     if len(values) < 2:
-        raise ValueError(f"values has {len(values)} rows: a covariance needs at least 2")
+        raise ValueError(f"values has {counted(len(values), 'row')}: a covariance needs at least 2")
     centered = values - values.mean(0)
     covariance = centered.T @ centered / (len(values) - 1)
     covariance = covariance + FLOOR * torch.eye(len(covariance), dtype=values.dtype, device=values.device)

@@ -27,6 +27,7 @@ from orthogan.studies.report import Report, write
 from orthogan.studies.table import Entry, Table, panel
 from orthogan.studies.values import MeasureResult, Value, standing, text
 from orthogan.training.resume import METRICS, read_records
+from orthogan.words import counted
 
 MOST_KEYS = 3  # rows that differ in more keys are named by their runs
 APART = ("seed", "out")  # keys in which two runs of one row may differ
@@ -43,7 +44,8 @@ def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
     found = write(
         Report(
             "Comparison of runs",
-            f"{len(table.entries)} runs in {len(table.rows)} rows. Differences are to the first row, {table.baseline}.",
+            f"{counted(len(table.entries), 'run')} in {counted(len(table.rows), 'row')}. Differences are to the first "
+            f"row, {table.baseline}.",
             "orthogan compare " + " ".join(map(shell_word, folders)) + f" --out {shell_word(out)}",
             [table],
         ),

@@ -31,6 +31,7 @@ from orthogan.studies.outcome import Outcome, load, save
 from orthogan.studies.pool import LOOK, CellWorker, progress, progress_of, why_failed
 from orthogan.studies.worker import read_cell
 from orthogan.training.stop import StopSignal
+from orthogan.words import counted
 
 PATIENCE = 60.0  # seconds to reach a scheduler
 
@@ -175,7 +176,7 @@ def run_on(request: ExecutorRequest, cells: Sequence[StudyRun], root: Path, titl
             mark.unlink(missing_ok=True)
     if stop.name is not None:
         left = sum(load(cell.folder) is None for cell in cells)
-        raise Stopped(f"stopped by {stop.name}, {left} run{'s' * (left != 1)} left; the same command resumes")
+        raise Stopped(f"stopped by {stop.name}, {counted(left, 'run')} left; the same command resumes")
 
 
 def _write(mark: Path) -> None:

@@ -18,6 +18,7 @@ from orthogan.studies.cells import StudyRun
 from orthogan.studies.outcome import Outcome, load, save
 from orthogan.training.run_log import LOG
 from orthogan.training.stop import StopSignal
+from orthogan.words import counted
 
 WORKER = "orthogan.studies.worker"
 LOOK = 0.5  # seconds between looks at the cells
@@ -52,7 +53,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                 if not busy:
                     break
                 if stop.name is not None:
-                    bar.set_postfix_str(f"stopping, {len(busy)} runs are saving")
+                    bar.set_postfix_str(f"stopping; {counted(len(busy), 'run')} to save")
                     for worker in busy:
                         worker.stop()
                 for worker in _answering(busy):
@@ -67,7 +68,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                     bar.update(max(0.0, done + sum(shares) + sum(earlier[cell.folder] for cell in waiting) - bar.n))
             if stop.name is not None:
                 left = len(cells) - done
-                raise Stopped(f"stopped by {stop.name}, {left} run{'s' * (left != 1)} left; the same command resumes")
+                raise Stopped(f"stopped by {stop.name}, {counted(left, 'run')} left; the same command resumes")
     finally:
         for worker in workers:
             worker.close()

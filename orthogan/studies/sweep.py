@@ -47,6 +47,7 @@ from orthogan.studies.table import Table
 from orthogan.studies.values import MeasureResult
 from orthogan.training.resume import read_records
 from orthogan.training.scoring import is_scored
+from orthogan.words import counted
 
 TRIALS = "trials.jsonl"  # the values of each trial of a sampler
 RANGE = re.compile(r"([^.,:]+(?:\.\d+)?(?:e[-+]?\d+)?)\.\.([^,:]+)(:log)?")
@@ -377,14 +378,18 @@ class _Sweep:
             print(text_table(ranking, "rlrr", ["", "values", label, "runs"]))
         pending = sum(entry.status == "unfinished" for entry in table.entries)
         remarks = [f"**Best** {label}: {ranking[0][1]} ({ranking[0][2]})."] if ranking else []
-        remarks += [f"**Not complete**: {pending} runs are missing; the same command trains them."] if pending else []
+        remarks += (
+            [f"**Not complete**: {counted(pending, 'run')} not finished; the same command continues."]
+            if pending
+            else []
+        )
         keys = "; ".join(_describe(axis) for axis in self.plan.axes)
-        seeds = "1 random seed" if self.request.seeds == 1 else f"{self.request.seeds} random seeds"
+        seeds = counted(self.request.seeds, "random seed")
         configs = {str(cell.folder): cell.config.model_dump() for cell in self.cells}
         return write(
             Report(
                 f"Sweep of {self.request.config}",
-                f"{len(self.rows)} combinations of {keys}, {seeds} each. Differences are to the first row.",
+                f"{counted(len(self.rows), 'combination')} of {keys}, {seeds} each. Differences are to the first row.",
                 self.request.command,
                 [table],
                 remarks,

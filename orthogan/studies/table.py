@@ -10,6 +10,7 @@ from typing import Any
 from orthogan.errors import UserError
 from orthogan.stats import Estimate, paired_difference
 from orthogan.studies.values import Value, alike, differing, standing
+from orthogan.words import counted
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,9 @@ def _refusal(name: str, keys: Sequence[str], holders: Sequence[Holder], setting:
         values: dict[tuple[str, ...], list[Entry]] = {}
         for (entry, _), value in zip(holders, alike([n.protocol for _, n in holders], [key]), strict=True):
             values.setdefault(value, []).append(entry)
-        kinds = "; ".join(f"{value[0]} in {len(of)} runs, such as {of[0].folder}" for value, of in values.items())
+        kinds = "; ".join(
+            f"{value[0]} in {counted(len(of), 'run')}, such as {of[0].folder}" for value, of in values.items()
+        )
         lines.append(f"  {key}: {kinds}")
     where = f" in {setting}" if setting else ""
     return (

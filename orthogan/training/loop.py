@@ -34,6 +34,7 @@ from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
 from orthogan.training.trackers.tracker import TENSORBOARD
 from orthogan.training.watch import FiniteWatch
+from orthogan.words import counted
 
 PATIENCE = 5.0  # seconds for further steps of a dry run, to time them
 
@@ -314,10 +315,10 @@ def _time(task: Task, config: Config, accelerator: Accelerator, seconds: float) 
             task.pictures(Path(folder) / "fakes.png", 0)
             taken["picture"] = time.perf_counter() - began
     total = remaining(0, steps, seconds, every, taken) + config.evaluation.at_start * taken["score"]
-    parts = [f"{steps:,} step{'s' * (steps != 1)} of {seconds:.2g} s"]
+    parts = [f"{counted(steps, 'step')} of {seconds:.2g} s"]
     scores = config.evaluation.at_start + (math.ceil(steps / every["score"]) if every["score"] else 0)
     if scores:
-        parts.append(f"{scores:,} score{'s' * (scores > 1)} of about {duration(taken['score'])}")
+        parts.append(f"{counted(scores, 'score')} of about {duration(taken['score'])}")
     return f"about {duration(total)} on this machine ({', '.join(parts)})"
 
 

@@ -357,8 +357,8 @@ def _compare_data(old: dict[str, Any] | None, folder: Path, task: Task, config: 
     now, before = _classes(task, config), old["classes"] if old else _stored_classes(folder)
     if before != now:
         raise UserError(
-            f"{run} was trained on the {len(before)} classes {_few(before)}, but the data has the {len(now)} "
-            f"classes {_few(now)}; restore the classes of the run, or choose another folder with out=..."
+            f"{run} was trained on classes ({len(before)}: {_few(before)}) that are not those of the data "
+            f"({len(now)}: {_few(now)}); restore the classes of the run, or choose another folder with out=..."
         )
     if old is None:
         return

@@ -47,7 +47,7 @@ def test_a_number_of_the_details_has_an_interval_too() -> None:
 
 def test_what_has_no_mean_is_refused() -> None:
     for results, options, text in (
-        (runs(0.5), {}, "1 results"),
+        (runs(0.5), {}, "1 result; at least 2"),
         (runs(0.5) + runs(0.6, variant="n=6"), {}, r"different variants: mig\[n=5\], mig\[n=6\]"),
         (runs(0.5, math.nan), {}, "value of run 1 is not finite"),
         (runs(0.5, 0.6), {"confidence": 1.0}, "confidence=1.0"),

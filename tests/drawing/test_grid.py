@@ -74,11 +74,11 @@ def test_bad_values_and_arguments_are_refused() -> None:
         image_grid(np.zeros((1, 1, 4, 4), np.int64))
     with pytest.raises(UserError, match="scale=0"):
         image_grid(noise(2, 1, 4, 4), scale=0)
-    with pytest.raises(UserError, match="1 labels for 2"):
+    with pytest.raises(UserError, match="1 label for 2 images"):
         image_grid(noise(2, 1, 4, 4), labels=["a"])
     with pytest.raises(UserError, match="layout"):
         image_grid(noise(2, 1, 4, 4), layout=np.array([[0, 2]]))
-    with pytest.raises(UserError, match="2 row labels for 1 rows"):
+    with pytest.raises(UserError, match="2 row labels for 1 row"):
         image_grid(noise(2, 1, 4, 4), layout=np.array([[0, 1]]), row_labels=["a", "b"])
 
 

@@ -127,7 +127,7 @@ def test_half_precision_needs_scores_of_its_own(run: Path, tmp_path: Path) -> No
 
 def test_codes_get_the_names_that_say_what_they_change(run: Path, tmp_path: Path) -> None:
     coded = train(tiny(tmp_path / "coded", *SCORED, "model.generator.codes.continuous=2"))
-    for names, message in ((["hair"], "1 names for 2 codes"), (["hair", "hair"], "two codes have the same name")):
+    for names, message in ((["hair"], "1 name for 2 codes"), (["hair", "hair"], "two codes have the same name")):
         with pytest.raises(UserError, match=message):
             package(coded, tmp_path / "model", Description(codes=names))
     with pytest.raises(UserError, match="this model has no latent codes"):

@@ -63,7 +63,7 @@ def test_defaults_and_immutability() -> None:
         ({"matrix": np.ones((0, 4))}, "shape"),
         ({"matrix": np.array([[1.0, np.nan]])}, "NaN"),
         ({"matrix": np.array([[1.0, 0.0], [0.0, 0.0]])}, "direction 1 is all zeros"),
-        ({"names": ["a"]}, "1 values of 'names' for 2"),
+        ({"names": ["a"]}, "1 value of 'names' for 2 directions"),
         ({"scores": {"sigma": [1.0]}}, "'sigma' for 2"),
         ({"scores": {"sigma": [1.0, np.inf]}}, "'sigma' contains"),
     ],

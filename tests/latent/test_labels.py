@@ -64,7 +64,7 @@ def test_yes_and_true_are_1_in_any_case(column: list[str], expected: list[float]
         ("seed,smile\n1,0\nx,1\n", "row 3: the seed 'x' is not a whole number"),
         ("seed,smile\n1,0\n2,1,1\n", "row 3 has 3 values, expected 2"),
         ("seed;smile\n1;0\n", "with commas between the columns"),
-        ("seed,smile\n1\n", "row 2 has 1 values"),
+        ("seed,smile\n1\n", "row 2 has 1 value"),
         ("seed,smile\n1,1\n2,1\n", "smile: has only one value"),
         ("seed,smile\n1,\n2,\n", "smile: has no values"),
         ("seed,smile\n" + "9" * 5000 + ",1\n2,0\n", "row 2: the seed '9999"),

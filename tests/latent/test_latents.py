@@ -54,7 +54,7 @@ def test_other_files_and_wrong_values_are_refused(tmp_path: Path) -> None:
     for wrong, said in (
         ({"matrix": np.zeros(3)}, "expected"),
         ({"matrix": np.full((1, 2), np.nan)}, "NaN"),
-        ({"matrix": np.zeros((2, 2)), "names": ["a"]}, "1 values of 'names' for 2"),
+        ({"matrix": np.zeros((2, 2)), "names": ["a"]}, "1 value of 'names' for 2 latents"),
         ({"matrix": np.zeros((1, 2)), "scores": {"error": [np.inf]}}, "score 'error'"),
         ({"matrix": np.zeros((1, 2)), "noise": {"n": np.zeros((1, 4, 4))}}, "noise 'n'"),
         ({"matrix": np.zeros((1, 2)), "noise": {"n": ["a"]}}, "noise maps 'n' are not a matrix of numbers"),

@@ -127,7 +127,7 @@ def test_codes_have_the_names_that_the_config_gives_them() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["hair"], "1 names for 2 codes"),
+        (["hair"], "1 name for 2 codes"),
         (["hair", "hair"], "the same name"),
         (["a,b", "c"], "pattern"),
         (["", "c"], "1 character"),

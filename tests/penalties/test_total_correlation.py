@@ -59,5 +59,5 @@ def test_autocast_changes_neither_the_value_nor_the_gradient() -> None:
 
 
 def test_one_row_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="1 rows: a covariance needs at least 2"):
+    with pytest.raises(ValueError, match="1 row: a covariance needs at least 2"):
         total_correlation(torch.zeros(1, 3))

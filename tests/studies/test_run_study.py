@@ -196,7 +196,7 @@ def test_unlike_protocols_within_a_column_are_refused_by_the_key(tmp_path: Path,
     cells = list_runs(study, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUDY")
     for cell in cells:
         run_cell(study, cell, {})
-    with pytest.raises(UserError, match=r"(?s)error \[%\].*different protocols.*samples: 100 in 1 runs.*50 in 1 runs"):
+    with pytest.raises(UserError, match=r"(?s)error \[%\].*different protocols.*samples: 100 in 1 run,.*50 in 1 run,"):
         module.report(study, "smoke", tmp_path / "stub" / "smoke", cells, "orthogan study")
 
 

@@ -30,7 +30,7 @@ def test_unlike_protocols_are_refused_by_the_names_of_the_keys() -> None:
     with pytest.raises(UserError) as refused:
         table(entries)
     message = str(refused.value)
-    for part in ("error: measured under different protocols", "samples: 100 in 2 runs", "50 in 1 runs", "runs/b/0"):
+    for part in ("error: measured under different protocols", "samples: 100 in 2 runs", "50 in 1 run,", "runs/b/0"):
         assert part in message
     assert "extractor: inception in 2 runs" in message
 

@@ -18,6 +18,7 @@ from orthogan.io.read import UnreadableFile, describe_error, printable
 from orthogan.io.threads import in_threads
 from orthogan.progress import progress_bar
 from orthogan.size import sides, size_key
+from orthogan.words import counted
 
 log = logging.getLogger("orthogan.data")
 
@@ -111,7 +112,8 @@ class FileSource(ImageSource):
         self.bad.add(list(self._failed.values()))
         name, reason = self._failed[index]
         raise UserError(
-            f"{self.bad.where}: none of its {len(self.entries)} files can be read, such as {printable(name)} ({reason})"
+            f"{self.bad.where}: none of its {counted(len(self.entries), 'file')} can be read, such as "
+            f"{printable(name)} ({reason})"
         )
 
     def _replacement(self, index: int) -> int:

@@ -18,6 +18,7 @@ from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.errors import UserError
 from orthogan.io.read import exists, read_regular, shown
 from orthogan.registry import did_you_mean
+from orthogan.words import counted
 
 ATTRIBUTES = "list_attr_celeba.txt"
 PARTS = {"train": "0", "valid": "1", "test": "2"}
@@ -71,7 +72,9 @@ class CelebA(DataSource):
         if len(entries) != len(wanted):
             present = {entry.name for entry in entries}
             example = min(wanted - present)
-            raise UserError(f"celeba: {folder} lacks {len(wanted - present)} images, such as {example}. {advice}")
+            raise UserError(
+                f"celeba: {folder} lacks {counted(len(wanted - present), 'image')}, such as {example}. {advice}"
+            )
         note = Annotation(why_unlabeled="set data.options.attributes, for example to [Smiling, Male]")
         if attributes:
             note = vector_annotation(_attributes(base / ATTRIBUTES, entries, attributes), attributes)
@@ -92,6 +95,7 @@ def _attributes(file: Path, entries: Sequence[Entry], wanted: Sequence[str]) -> 
     missing = [entry.name for entry in entries if entry.name not in table]
     if missing:
         raise UserError(
-            f"{file}: has no line of {len(names)} attributes for {len(missing)} images, such as {missing[0]}"
+            f"{file}: has no line of {counted(len(names), 'attribute')} for {counted(len(missing), 'image')}, such as "
+            f"{missing[0]}"
         )
     return np.array([[table[entry.name][column] == "1" for column in columns] for entry in entries])

@@ -13,6 +13,7 @@ from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.errors import UserError
 from orthogan.io.pickles import array, read_pickle
 from orthogan.io.read import read_regular
+from orthogan.words import counted
 
 
 @DATA_SOURCES.register("cifar10")
@@ -85,7 +86,7 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not (isinstance(labels, list) and all(type(label) is int and abs(label) < 2**31 for label in labels)):
         raise UserError(f"{path}: labels must be a list of numbers")
     if len(labels) != len(pixels):
-        raise UserError(f"{path}: {len(labels)} labels for {len(pixels)} images")
+        raise UserError(f"{path}: {counted(len(labels), 'label')} for {counted(len(pixels), 'image')}")
     return pixels, np.array(labels, np.int64)
 
 

@@ -22,6 +22,7 @@ from orthogan.data.source import Annotation, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource, open_request
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, exists, parse_json, printable, shown, user_path
+from orthogan.words import counted
 
 log = logging.getLogger("orthogan.data")
 
@@ -86,9 +87,10 @@ def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> s
     if not listing:
         return f"{where}: is empty; put image files or one sub-folder per class into it"
     if others:
-        return f"{where}: none of its {len(listing)} files can be read{advice}"
+        return f"{where}: none of its {counted(len(listing), 'file')} can be read{advice}"
     example = printable(listing[0].name)
-    return f"{where}: none of its {len(listing)} files has an image extension such as .png (for example {example})"
+    files = counted(len(listing), "file")
+    return f"{where}: none of its {files} has an image extension such as .png (for example {example})"
 
 
 def find_labels(store: FileStore, listing: Sequence[Entry], names: Sequence[str]) -> Annotation:
@@ -220,7 +222,7 @@ def _label_vectors(labels: Sequence[Any], names: Sequence[str]) -> Annotation:
         ):
             raise UserError(
                 f"the label of {printable(name)} is {printable(shown(label, 40))}; all labels must be lists of "
-                f"{len(labels[0])} numbers, like that of {printable(names[0])}"
+                f"{counted(len(labels[0]), 'number')}, like that of {printable(names[0])}"
             )
     try:
         values = np.array(labels, np.float64)

@@ -23,6 +23,7 @@ from orthogan.errors import UserError, install
 from orthogan.io.hashing import ContentHash, hash_files
 from orthogan.io.read import UnreadableFile, cache_folder, exists, parsing, printable, shown, user_path
 from orthogan.registry import did_you_mean
+from orthogan.words import counted
 
 PARTS = ("train", "validation", "test")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -62,7 +63,7 @@ class Datasets(DataSource):
         table, files = _load(path, data.split)
         where = printable(path)
         if len(table) < 2:
-            raise UserError(f"{where}: contains {len(table)} images; a data set needs at least two")
+            raise UserError(f"{where}: contains {counted(len(table), 'image')}; a data set needs at least two")
         column = _image_column(table, options.image, where)
         note = _labels(table, options.label, where)
         store = RowStore(path, table, column, files)

@@ -89,8 +89,8 @@ def get_coordinates(generator: Generator, directions: Directions) -> Coordinates
     sigma = np.linalg.svd(rows, compute_uv=False)
     if len(rows) > rows.shape[1] or sigma[-1] < LEAST_ANGLE * sigma[0]:
         raise ValueError(
-            f"{len(rows)} directions are linearly dependent, so their coordinates are not defined; remove duplicates "
-            "with orthogan.latent.discovery.merge"
+            f"the {len(rows)} directions are linearly dependent, so their coordinates are not defined; remove "
+            "duplicates with orthogan.latent.discovery.merge"
         )
     duals = np.linalg.pinv(rows).T
     centre, spread = np.zeros(len(rows)), np.ones(len(rows))

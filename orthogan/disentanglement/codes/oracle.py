@@ -29,6 +29,7 @@ from orthogan.io.hashing import ContentHash
 from orthogan.io.read import cache_folder, parse_json
 from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.rng import derive
+from orthogan.words import counted
 
 LEAST_ACCURACY = 0.9
 ROWS = 1024  # images per batch
@@ -144,7 +145,7 @@ def train_oracle(
     kept_back = min(held_out, len(source) // 10)
     if len(source) < LEAST_IMAGES or kept_back < 1 or batch_size < 2:
         raise ValueError(
-            f"{source.name}: {len(source)} images, held_out={held_out}, batch_size={batch_size}: "
+            f"{source.name}: {counted(len(source), 'image')}, held_out={held_out}, batch_size={batch_size}: "
             f"an oracle needs {LEAST_IMAGES} images, 1 held out and batches of 2"
         )
     rows = subset(derive(seed, "oracle images"), len(source), min(len(source), kept_back + steps * batch_size))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from orthogan.data.sprites import FACTOR_SIZES, render
 from orthogan.disentanglement.arrays import check_codes
+from orthogan.words import counted
 
 Encoder = Callable[[Any], ArrayLike]
 ROWS = 1024  # approximate number of observations per call of the encoder
@@ -69,7 +70,7 @@ class GridSource:
         place = np.ravel_multi_index(tuple(grid.T), self.factor_sizes) if combinations == len(grid) else grid[:0, 0]
         if len(np.unique(place)) != combinations:
             raise ValueError(
-                f"GridSource: {len(grid)} rows; expected each of the {combinations} combinations of "
+                f"GridSource: {counted(len(grid), 'row')}; expected each of the {combinations} combinations of "
                 f"{self.factor_sizes} once"
             )
         self._row = np.argsort(place)
@@ -109,8 +110,8 @@ def encode_images(metric: str, source: LabelledSource, encoder: Encoder, factors
         codes = check_codes(metric, encoder(source.sample(wanted)))
         if len(codes) != len(wanted):
             raise ValueError(
-                f"{metric}: the encoder returned shape {codes.shape} for {len(wanted)} observations; it must return "
-                "one row each"
+                f"{metric}: the encoder returned shape {codes.shape} for {counted(len(wanted), 'observation')}; it "
+                "must return one row each"
             )
         parts.append(codes)
     return np.concatenate(parts)

@@ -80,7 +80,7 @@ def infoc(codes: ArrayLike, factors: ArrayLike, *, neighbors: int = NEIGHBORS, s
     x, y = check_both("infoc", codes, factors, least_codes=2)
     active, information = _information(x, y, neighbors, seed)
     if len(active) < 2:
-        raise ValueError(f"infoc: {len(active)} codes vary, but at least 2 are needed")
+        raise ValueError(f"infoc: {len(active)} of the codes vary; at least 2 are needed")
     return _shared("infoc", information, active, 0, neighbors, len(x), seed)
 
 

@@ -11,6 +11,7 @@ from orthogan.disentanglement.arrays import check_codes, constant_codes, exponen
 from orthogan.disentanglement.mutual_information import MAX_BIAS, check_bias, discretise, mutual_information_matrix
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
+from orthogan.words import counted
 
 EPS = 1e-12  # relative to the largest eigenvalue; below, a correlation matrix counts as singular
 
@@ -128,5 +129,7 @@ def mean_pairwise_mutual_information(
 def _checked(metric: str, codes: ArrayLike) -> np.ndarray:
     x = check_codes(metric, codes, least=2)
     if len(x) <= x.shape[1]:
-        raise ValueError(f"{metric}: {len(x)} rows of {x.shape[1]} codes have a singular covariance; use more rows")
+        raise ValueError(
+            f"{metric}: {counted(len(x), 'row')} of {x.shape[1]} codes have a singular covariance; use more rows"
+        )
     return x

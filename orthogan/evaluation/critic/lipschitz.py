@@ -29,6 +29,7 @@ from orthogan.penalties.input_gradient import between, squared_norm, track_gradi
 from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
+from orthogan.words import counted
 
 NAME, PAIRS = "lipschitz", 10_000
 KINDS = ("real-real", "real-fake", "fake-fake")
@@ -224,8 +225,8 @@ def _seen(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> _S
     values = discriminator(images) if known is None else discriminator(images, known)
     if values.shape != (len(images),):
         raise UserError(
-            f"{type(discriminator).__name__}: returns shape {tuple(values.shape)} for {len(images)} images; a "
-            "discriminator must return one number per image, (n,)"
+            f"{type(discriminator).__name__}: returns shape {tuple(values.shape)} for {counted(len(images), 'image')}; "
+            "a discriminator must return one number per image, (n,)"
         )
     same = torch.zeros(len(images), dtype=torch.int64, device=images.device) if labels is None else labels
     return _Seen(images, values.cpu().double(), same)

@@ -22,6 +22,7 @@ from orthogan.evaluation.images import rgb
 from orthogan.evaluation.metric import Inputs, Metric
 from orthogan.io.hashing import file_sha256
 from orthogan.io.weights import read_weights
+from orthogan.words import counted
 
 LPIPS, PIXEL, FEATURES = "lpips-vgg16", "pixel", "efficientnet-lite0"
 DISTANCES = (LPIPS, PIXEL, FEATURES)
@@ -61,7 +62,9 @@ class Distance:
         """Compute distances. Raises ``UserError`` if the function does not return one number per pair."""
         found = self.function(a, b)
         if found.shape != (len(a),):
-            raise UserError(f"distance {self.name}: must return {len(a)} numbers, returned shape {tuple(found.shape)}")
+            raise UserError(
+                f"distance {self.name}: must return {counted(len(a), 'number')}, returned shape {tuple(found.shape)}"
+            )
         return found.detach()
 
     def metric(self, perceptual: str, otherwise: str) -> str:

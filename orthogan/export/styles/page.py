@@ -35,6 +35,7 @@ from orthogan.models.generate import PERIOD, in_space, sample_label
 from orthogan.models.label_table import label_table
 from orthogan.models.protocol import Generator, standard_normal
 from orthogan.models.samples import parse_layers, parse_seeds
+from orthogan.words import counted, there_are
 
 REACH = 3  # of a slider, in units of its direction
 MOST = 24  # directions on a page
@@ -66,7 +67,7 @@ class Page(Style):
         text = self._html(model, found)
         write_text(out, text)
         size = len(text.encode()) / 1e6
-        shown = f"{len(found)} direction{'s' * (len(found) != 1)} ({found.method})"
+        shown = f"{counted(len(found), 'direction')} ({found.method})"
         return Exported([out], [f"{printable(out)}: {size:.2f} MB, {shown}; open it in a browser"])
 
     def _directions(self, net: Generator) -> Directions:
@@ -80,7 +81,7 @@ class Page(Style):
             given = replace(given, layers=parse_layers(self.layers, net))
         dims = parse_seeds(self.dims, "dims") if self.dims else range(min(len(given), MOST))
         if wrong := [dim for dim in dims if dim >= len(given)]:
-            raise UserError(f"dims: {wrong[0]} is out of range; there are {len(given)} directions, from 0")
+            raise UserError(f"dims: {wrong[0]} is out of range; {there_are(len(given), 'direction')}, from 0")
         return given.select(dims)
 
     def _html(self, model: Exportable, directions: Directions) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.models.generate import model_hash
+from orthogan.words import counted
 
 CORRELATION = "correlation"  # score
 FEW = 4  # with fewer rows than this times the latent dimension, the mean difference is used
@@ -132,6 +133,6 @@ def check_values(name: str, values: np.ndarray) -> None:
         raise UserError(f"{name}: {yes} yes and {len(values) - yes} no; at least {LEAST} of each are needed")
     if len(values) < 2 * LEAST or not np.ptp(values) > 0:
         raise UserError(
-            f"{name}: {len(values)} labels, {len(np.unique(values))} of them different; at least {LEAST} pictures with "
-            f"and {LEAST} without the attribute are needed"
+            f"{name}: {counted(len(values), 'label')}, {len(np.unique(values))} of them different; at least {LEAST} "
+            f"pictures with and {LEAST} without the attribute are needed"
         )

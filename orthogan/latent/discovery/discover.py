@@ -23,6 +23,7 @@ from orthogan.latent.discovery.random_basis import random_basis
 from orthogan.latent.discovery.scores import rca, score
 from orthogan.latent.factors import FactorReader, Features, describe_factors
 from orthogan.models.generate import in_space, model_hash
+from orthogan.words import counted
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +47,7 @@ class Discovery:
         return len(self.directions)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} directions, {self.directions.method}, beside {len(self.control)} random ones>"
+        return f"<{counted(len(self), 'direction')}, {self.directions.method}, beside {len(self.control)} random ones>"
 
     def _repr_html_(self) -> str:
         head, rows = self._cells(str)

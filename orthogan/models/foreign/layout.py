@@ -25,6 +25,7 @@ from orthogan.io.torch_files import read_objects
 from orthogan.io.weights import read_tensors
 from orthogan.models.saved import Saved
 from orthogan.registry import Registry
+from orthogan.words import counted
 
 GUIDE = "docs/guides/foreign-models.md"
 UNKNOWN_LICENSE = "unknown: ask the author of the file"
@@ -221,7 +222,7 @@ def describe(content: Any, depth: int = 0) -> str:
         return f"an object of {name[:80]}" + (f" with {describe(inner, depth + 1)}" if inner and depth < 2 else "")
     if isinstance(content, Mapping):
         if depth > 1:
-            return f"{len(content)} keys"
+            return counted(len(content), "key")
         first = ", ".join(
             f"{str(key)[:60]} ({describe(value, depth + 1)})" for key, value in islice(content.items(), 6)
         )
@@ -229,5 +230,5 @@ def describe(content: Any, depth: int = 0) -> str:
         return f"a mapping with the keys {first}{more}" if content else "an empty mapping"
     if isinstance(content, list | tuple) and depth < 2:
         inner = ", ".join(describe(value, depth + 1) for value in content[:4])
-        return f"a {type(content).__name__} of {len(content)} items: {inner}"
+        return f"a {type(content).__name__} of {counted(len(content), 'item')}: {inner}"
     return f"a {type(content).__name__}"

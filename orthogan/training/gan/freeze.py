@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from orthogan.errors import UserError
 from orthogan.models.protocol import list_blocks
 from orthogan.training.optimizer_state import keep_fixed
+from orthogan.words import counted
 
 Block = tuple[str, list[nn.Module]]
 
@@ -30,7 +31,7 @@ def first_blocks(discriminator: nn.Module, count: int, key: str) -> list[Block]:
     if count >= len(blocks):
         names = ", ".join(name for name, _ in blocks)
         raise UserError(
-            f"{key}: D has {len(blocks)} blocks ({names}), and at least one must be trained; "
+            f"{key}: D has {counted(len(blocks), 'block')} ({names}), and at least one must be trained; "
             f"set {key} to at most {max(0, len(blocks) - 1)}"
         )
     return blocks[:count]

@@ -189,10 +189,10 @@ def test_celeba(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no attribute 'Smilin'.*Smiling"):
         open_source("celeba", attributes=["Smilin"], **options)
     table.write_text("\n".join(["6", names, *rows[:4]]))
-    with pytest.raises(UserError, match=r"no line of 3 attributes for 1 images, such as 000004\.jpg"):
+    with pytest.raises(UserError, match=r"no line of 3 attributes for 1 image, such as 000004\.jpg"):
         open_source("celeba", attributes=["Bald"], **options)
     (tmp_path / "celeba" / "img_align_celeba" / "000004.jpg").unlink()
-    with pytest.raises(UserError, match=r"lacks 1 images, such as 000004\.jpg"):
+    with pytest.raises(UserError, match=r"lacks 1 image, such as 000004\.jpg"):
         open_source("celeba", **options)
 
 
@@ -268,7 +268,7 @@ def test_unknown_parts(kind: str, split: str, allowed: str) -> None:
         (pickle.dumps({"data": [[0] * 3072], "labels": [0]}), "array of numbers"),
         (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [0]}), "uint8"),
         (pickle.dumps({"data": np.zeros((1, 9), np.uint8), "labels": [0]}), r"\(1, 9\)"),
-        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "1 labels for 2 images"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "1 label for 2 images"),
         (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": ["a"]}), "labels must be"),
         (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}), "labels range from"),
         (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}), "labels range from"),

@@ -183,7 +183,7 @@ def test_bad_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "junk.parquet": r"junk\.parquet",
         "junk.txt": r"is not a \.parquet file",
         "cut": "cut",
-        "single": "contains 1 images; a data set needs at least two",
+        "single": "contains 1 image; a data set needs at least two",
     }.items():
         with pytest.raises(UserError, match=message):
             opened("datasets", tmp_path / name, 8, 3)

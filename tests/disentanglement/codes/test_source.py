@@ -42,7 +42,7 @@ def test_a_grid_with_holes_or_doubles_is_refused() -> None:
 
 def test_a_sparse_grid_of_astronomic_size_is_refused_without_memory() -> None:
     wide = np.array([[10**9, 10**9, 10**9, 0]])
-    with pytest.raises(ValueError, match="1 rows; expected each of the"):
+    with pytest.raises(ValueError, match="1 row; expected each of the"):
         GridSource(wide, wide)
 
 

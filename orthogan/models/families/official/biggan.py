@@ -201,7 +201,7 @@ class BigGANGenerator(Generator):
         self.part = latent_dim // (count + 1)
         if resolution != BOTTOM << count or latent_dim != self.part * (count + 1):
             raise ValueError(
-                f"widths has {len(widths)} entries and latent_dim is {latent_dim}: {resolution} px need "
+                f"widths has length {len(widths)} and latent_dim is {latent_dim}: {resolution} px need "
                 f"{resolution.bit_length() - 2} entries, of which latent_dim is a multiple"
             )
         self.latent_dim, self.num_classes = latent_dim, num_classes
@@ -371,9 +371,7 @@ class BigGANDeepGenerator(Generator):
             raise unsupported_resolution("biggan-deep", resolution, DEEP)
         widths = list(widths) or [channels * factor for factor in DEEP[resolution]]
         if len(widths) != 2 * resolution.bit_length() - 5:
-            raise ValueError(
-                f"widths has {len(widths)} entries: {resolution} px need {2 * resolution.bit_length() - 5}"
-            )
+            raise ValueError(f"widths has length {len(widths)}: {resolution} px need {2 * resolution.bit_length() - 5}")
         if not 0 <= truncation <= 1:
             raise ValueError(f"truncation is {truncation}: must be from 0 to 1")
         self.latent_dim, self.num_classes, self.truncation = latent_dim, num_classes, truncation

@@ -202,7 +202,7 @@ def _plan(
     blocks = list(blocks) or [2] * count
     for name, given in (("widths", widths), ("groups", groups), ("blocks", blocks)):
         if len(given) != count:
-            raise ValueError(f"{name} has {len(given)} entries: must be {count}, one per size from 4 to {resolution}")
+            raise ValueError(f"{name} has length {len(given)}: must be {count}, one per size from 4 to {resolution}")
     return widths, groups, blocks
 
 
