@@ -4,11 +4,14 @@
     python docs/publish_studies.py runs/studies
 
 The report, its pictures (at most three) and its numbers are copied; the networks and the HTML page are not. At the
-scale decide, the measures of the runs are packed into runs.tar.xz. Unpacked, they continue the study elsewhere:
+scale decide, the measures of the runs are packed too. Unpacked, they continue the study elsewhere:
 
     mkdir -p runs/studies/NAME/decide
     tar xf docs/results/NAME-decide/runs.tar.xz -C runs/studies/NAME/decide
     orthogan study NAME --scale decide
+
+A study at this scale takes days. Of one that has not all of its runs, no report is published, only these measures:
+docs/results/unfinished/NAME-decide.tar.xz.
 
 Without a folder, the verdicts of the published reports are made again from their numbers, by the rules of this version.
 """
@@ -42,20 +45,37 @@ RULE = "|---|---|---|---:|---|---|---|---|"
 
 
 def publish(studies: Path) -> None:
-    """All studies below ``studies`` that have a report at one of the scales."""
-    for table in sorted(path for scale in SCALES for path in studies.glob(f"*/{scale}/table.json")):
-        made, target = table.parent, DOCS / "results" / (table.parent.parent.name + SCALES[table.parent.name])
+    """All studies below ``studies`` that have a report at one of the scales, and the runs of unfinished ones."""
+    for made in sorted(path for scale in SCALES for path in studies.glob(f"*/{scale}")):
+        target = DOCS / "results" / (made.parent.name + SCALES[made.name])
+        unfinished = DOCS / "results" / "unfinished" / f"{target.name}.tar.xz"
+        if made.name == "decide" and (left := runs_left(made)):
+            unfinished.parent.mkdir(parents=True, exist_ok=True)
+            pack(made, unfinished)
+            print(f"{made}: {left} runs left, so no report is published; the others are in {unfinished}")
+            continue
+        if not (made / "table.json").is_file():
+            continue
+        unfinished.unlink(missing_ok=True)
         if target.exists():
             shutil.rmtree(target)
         target.mkdir(parents=True)
         for file in (made / "REPORT.md", *made.glob("*.png")):
             shutil.copy(file, target)
-        facts = json.loads(table.read_text(encoding="utf-8"))
+        facts = json.loads((made / "table.json").read_text(encoding="utf-8"))
         facts.pop("configs")  # every run's whole config; the report has the keys that make each method
         (target / "table.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         if facts["scale"] == "decide":
             pack(made, target / "runs.tar.xz")
     write_page()
+
+
+def runs_left(made: Path) -> int:
+    """The number of runs at the scale decide that have no measures yet."""
+    study = get_study(made.parent.name).at("decide")
+    scale = study.scales["decide"]
+    wanted = len(study.methods) * len(scale.settings) * scale.seeds
+    return wanted - sum(1 for _ in (made / "cells").rglob(outcome.FILE))
 
 
 def pack(made: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import publish_studies
 from docs.publish_studies import pack
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, UserError
 from orthogan.io.lock import locked
@@ -20,7 +21,7 @@ from orthogan.studies import run_study as module
 from orthogan.studies.cells import StudyRun, list_runs, run_cell
 from orthogan.studies.outcome import load, sittings
 from orthogan.studies.run_study import run_study
-from orthogan.studies.study import Measure
+from orthogan.studies.study import Measure, Scale
 from orthogan.studies.values import MeasureResult, Value
 from tests.fixtures import stub
 from tests.fixtures.stub_runs import request, runs, use
@@ -90,6 +91,26 @@ def test_packed_results_continue_a_study_elsewhere(tmp_path: Path, here: list[st
     first, continued = ([[(run["seed"], run["numbers"]) for run in row["runs"]] for row in rows] for rows in tables)
     assert first == [runs[:2] for runs in continued]
     assert [[seed for seed, _ in runs] for runs in continued] == [[0, 1, 2]] * 2
+
+
+def test_of_an_unfinished_study_only_the_runs_are_published(
+    tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = replace(stub.STUDY, scales={"decide": Scale(stub.NET, seeds=2)})
+    use(monkeypatch, study)
+    monkeypatch.setattr(publish_studies, "get_study", lambda name: study)
+    monkeypatch.setattr(publish_studies, "DOCS", tmp_path)
+    page = tmp_path / "results.md"
+    page.write_text(f"# Results\n{publish_studies.BEGIN}\n{publish_studies.END}", encoding="utf-8")
+    results = tmp_path / "results"
+    run_study(request(tmp_path / "runs", scale="decide", seeds=1))
+    publish_studies.publish(tmp_path / "runs")
+    assert [path.relative_to(results).as_posix() for path in results.rglob("*.*")] == ["unfinished/stub-decide.tar.xz"]
+    run_study(request(tmp_path / "runs", scale="decide", seeds=2))
+    publish_studies.publish(tmp_path / "runs")
+    assert {path.name for path in (results / "stub-decide").iterdir()} >= {"REPORT.md", "table.json", "runs.tar.xz"}
+    assert not list((results / "unfinished").iterdir())
+    assert "| second beats base |" in page.read_text(encoding="utf-8")
 
 
 def test_every_run_below_the_folder_is_in_the_table_also_those_not_asked_for(tmp_path: Path, here: list[str]) -> None:
