@@ -222,7 +222,7 @@ def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
         (["vp"], {"options": {"vp": {"seed": 1}}}, "unknown option 'seed' of 'vp'; known: protocol, pairs"),
         (["mig"], {}, "needs images with known factors"),
         (["vp"], {"seeds": ()}, "0 seeds"),
-        (["vp"], {"directions": random_control(4, 1, 0)}, "1 direction, 1 seed: at least 2 and 1"),
+        (["vp"], {"directions": random_control(4, 1, 0)}, "1 direction, 3 seeds: at least 2 and 1"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(metrics: list[str], options: dict[str, Any], message: str) -> None:

@@ -194,7 +194,7 @@ def test_bfloat16_weights_open(tmp_path: Path) -> None:
         ({"a": torch.eye(2), "epoch": 3}, ["epoch are not tensors", "alone"]),
         ([torch.eye(2)], ["contains a list", "state_dict()"]),
         (PREBUILT, ["more than tensors", "state_dict()", ".safetensors"]),
-        ({"b": torch.zeros(3)}, ["none of its 1 tensors is a matrix or kernel"]),
+        ({"b": torch.zeros(3)}, ["none of its 1 tensor is a matrix or kernel"]),
     ],
 )
 def test_pickles_of_anything_else_are_refused(content: object, parts: list[str], tmp_path: Path) -> None:

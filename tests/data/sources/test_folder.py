@@ -366,7 +366,7 @@ def test_too_few_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is empty; put image files"):
         opened("folder", tmp_path, *FORM)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"none of its 1 files has an image extension .*notes\.txt"):
+    with pytest.raises(UserError, match=r"none of its 1 file has an image extension .*notes\.txt"):
         opened("folder", tmp_path, *FORM)
     solid(tmp_path / "one.png", 1)
     with pytest.raises(UserError, match=r"contains a single image, one\.png"):
