@@ -128,33 +128,38 @@ FAST = ["training.precision=bf16", "training.channels_last=true", "training.comp
 PLAIN = ["training.precision=fp32", "training.channels_last=false", "training.compile=none"]
 
 
-@pytest.mark.slow
-def test_a_compiled_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path) -> None:
-    config = tiny(tmp_path / "run", *FAST, "training.steps=5")
-    train(config)
-    expected = tensors(tmp_path / "run", 5)
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000000005")
-    train(config)  # from step 3
-    found = tensors(tmp_path / "run", 5)
+COMMON = ["training.steps=100", "logging.every=5", "checkpoint.every=95", "augment.kind=diffaugment"]
+
+
+@pytest.fixture(scope="module")
+def compiled_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled run of 100 steps in bfloat16; compiling takes most of its time."""
+    return train(tiny(tmp_path_factory.mktemp("compiled") / "fast", *COMMON, *FAST))
+
+
+def losses(run: Path) -> torch.Tensor:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return torch.tensor([[line["D/loss"], line["G/loss"]] for line in lines if "D/loss" in line])
+
+
+def test_a_compiled_run_that_was_interrupted_ends_with_the_same_bits(compiled_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(compiled_run, run)
+    shutil.rmtree(run / "checkpoints" / "step-000000100")
+    train(tiny(run, *COMMON, *FAST))  # from step 95
+    expected, found = tensors(compiled_run, 100), tensors(run, 100)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
-@pytest.mark.slow
-def test_the_losses_of_100_steps_with_every_option_on_stay_within_the_noise_of_bfloat16(tmp_path: Path) -> None:
+def test_the_losses_of_100_steps_with_every_option_on_stay_within_the_noise_of_bfloat16(
+    compiled_run: Path, tmp_path: Path
+) -> None:
     """Noise: how far the same plain loop strays from float32 when it alone is set to bfloat16."""
-    common = ["training.steps=100", "logging.every=5", "checkpoint.every=100", "augment.kind=diffaugment"]
-    curves = {}
-    for name, options in {
-        "plain": PLAIN,
-        "bf16": [*PLAIN, "training.precision=bf16"],
-        "fast": FAST,
-    }.items():
-        train(tiny(tmp_path / name, *common, *options))
-        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        curves[name] = torch.tensor([[line["D/loss"], line["G/loss"]] for line in lines if "D/loss" in line])
-    assert curves["plain"].shape == (20, 2)
-    moved = (curves["plain"] - curves["plain"][0]).square().mean().sqrt()
-    noise = (curves["bf16"] - curves["plain"]).square().mean().sqrt()
-    apart = (curves["fast"] - curves["plain"]).square().mean().sqrt()
+    plain = losses(train(tiny(tmp_path / "plain", *COMMON, *PLAIN)))
+    bf16 = losses(train(tiny(tmp_path / "bf16", *COMMON, *PLAIN, "training.precision=bf16")))
+    assert plain.shape == (20, 2)
+    moved = (plain - plain[0]).square().mean().sqrt()
+    noise = (bf16 - plain).square().mean().sqrt()
+    apart = (losses(compiled_run) - plain).square().mean().sqrt()
     assert 0 < noise < 0.5 * moved  # the losses do go somewhere, so that agreeing means something
     assert apart < 2 * noise
