@@ -30,6 +30,7 @@ from typing import Any
 from orthogan.io.json_lines import jsonable
 from orthogan.stats import Estimate, format_number
 from orthogan.studies import outcome
+from orthogan.studies.cells import finished, list_runs
 from orthogan.studies.report import verdict_blocks, verdict_facts
 from orthogan.studies.study import Claim, get_study
 from orthogan.studies.verdict import ABSENT, Finding, decide
@@ -71,11 +72,10 @@ def publish(studies: Path) -> None:
 
 
 def runs_left(made: Path) -> int:
-    """The number of runs at the scale decide that have no measures yet."""
-    study = get_study(made.parent.name).at("decide")
-    scale = study.scales["decide"]
-    wanted = len(study.methods) * len(scale.settings) * scale.seeds
-    return wanted - sum(1 for _ in (made / "cells").rglob(outcome.FILE))
+    """The number of runs at the scale decide that need more work."""
+    study = get_study(made.parent.name)
+    runs = list_runs(study, "decide", range(study.scales["decide"].seeds), made.parent.parent)
+    return sum(not finished(study, outcome.load(run.folder)) for run in runs)
 
 
 def pack(made: Path, target: Path) -> None:

@@ -22,7 +22,6 @@ from orthogan.models.label_table import TABLE, LabelTable, label_table
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.named_code import Trust
 from orthogan.weights.effective import Equalized
-from orthogan.words import counted
 
 # what decides the names and sizes of a net's tensors
 SHAPING = ("kind", "channels", "latent_dim", "options", "whitening", "pooling")
@@ -120,7 +119,7 @@ class WarmStart:
             fix = " ".join(f"{key}={command_word(old[key])}" for key in keys if key in old)
             raise UserError(
                 f"model.init: the {name} of {self.saved.path} differs from that of this config "
-                f"({counted(len(wrong), 'tensor')} of another shape: {first}). File -> config:\n  "
+                f"(tensors that differ: {len(wrong)}; {first}). File -> config:\n  "
                 + "\n  ".join(lines or ["all keys are equal"])
                 + (f"\nTo use the net of the file, set {fix}" if fix else "")
                 + advice

@@ -378,11 +378,8 @@ class _Sweep:
             print(text_table(ranking, "rlrr", ["", "values", label, "runs"]))
         pending = sum(entry.status == "unfinished" for entry in table.entries)
         remarks = [f"**Best** {label}: {ranking[0][1]} ({ranking[0][2]})."] if ranking else []
-        remarks += (
-            [f"**Not complete**: {counted(pending, 'run')} not finished; the same command continues."]
-            if pending
-            else []
-        )
+        if pending:
+            remarks.append(f"**Not complete**: {counted(pending, 'run')} not finished; the same command continues.")
         keys = "; ".join(_describe(axis) for axis in self.plan.axes)
         seeds = counted(self.request.seeds, "random seed")
         configs = {str(cell.folder): cell.config.model_dump() for cell in self.cells}

@@ -86,10 +86,10 @@ def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> s
         return f"{where}: contains a single image, {name}; a data set needs at least two{advice if others else ''}"
     if not listing:
         return f"{where}: is empty; put image files or one sub-folder per class into it"
-    if others:
-        return f"{where}: none of its {counted(len(listing), 'file')} can be read{advice}"
-    example = printable(listing[0].name)
     files = counted(len(listing), "file")
+    if others:
+        return f"{where}: none of its {files} can be read{advice}"
+    example = printable(listing[0].name)
     return f"{where}: none of its {files} has an image extension such as .png (for example {example})"
 
 
