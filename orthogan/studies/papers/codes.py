@@ -27,7 +27,7 @@ INFORMATION: dict[str, Any] = {"loss.information.weight": 1.0}
 # earlier than released: see docs/disentanglement.md
 PAIRS: dict[str, Any] = {**INFORMATION, "loss.contrastive": {"weight": 2.0, "start": 0.05, "lr": 2e-3}}
 CORRELATION: dict[str, Any] = {**INFORMATION, "loss.total_correlation.weight": 0.1}
-# after the pairs have told the codes apart, and before the images are sharp: see docs/disentanglement.md
+# after the classifier of pairs has begun, but not much later: see docs/disentanglement.md
 OROJAR: dict[str, Any] = {
     "loss.latent_penalty": {"kind": "orojar", "weight": 2e-7, "interval": 4, "start": 0.1, "ramp": 0.1}
 }
